@@ -1,0 +1,102 @@
+"""The records that cross the borders between modules: frozen, slotted, standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Record", "StageTime"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input record as it was read. ``place`` is where, for messages: ``papers.jsonl:17``, ``record 17``."""
+
+    fields: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class BadRecord:
+    """One input record that could not be read at all; ``raw`` is what was there (may be cut)."""
+
+    reason: str
+    place: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document to be indexed: ``text`` is what is encoded, ``fields`` what is stored, under the user's own names."""
+
+    id: str
+    text: str
+    fields: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """One input record that was not indexed, and why. ``id`` is None where none could be read."""
+
+    id: str | None
+    place: str
+    reason: str
+    record: Mapping[str, Any] | str
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result. ``score`` is the model's own similarity (cosine or dot product), ``source`` the stored fields."""
+
+    id: str
+    score: float
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Seconds a pipeline stage spent working, waiting for input and waiting for the next stage, summed over workers."""
+
+    name: str
+    workers: int
+    busy: float
+    starved: float
+    blocked: float
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What became of every record of a run: ``read == indexed + superseded + dead``.
+
+    ``superseded`` records repeat an id that came again later in the input; ``truncated`` documents are longer than the
+    encoder reads (they are indexed, by their beginning). Times are in seconds.
+    """
+
+    alias: str
+    index: str
+    previous: str | None
+    read: int
+    indexed: int
+    superseded: int
+    dead: int
+    truncated: int
+    tokens: int
+    seconds: float
+    stages: tuple[StageTime, ...] = ()
+    dead_letters: str | None = None
+    repeated_ids: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every record read ended in exactly one state."""
+        return self.read == self.indexed + self.superseded + self.dead
+
+    @property
+    def bottleneck(self) -> str | None:
+        """Name of the stage that was busy for the largest share of its time: the one to make faster."""
+        if not self.stages:
+            return None
+        return max(self.stages, key=lambda s: s.busy / s.workers).name
