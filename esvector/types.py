@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Record", "StageTime"]
+__all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Progress", "Record", "StageTime"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document to be indexed: ``text`` is what is encoded, ``fields`` what is stored, under the user's own names."""
+    """One document to be indexed: ``text`` is encoded, ``fields`` are stored under the user's own names."""
 
     id: str
     text: str
@@ -48,11 +48,24 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result. ``score`` is the model's own similarity (cosine or dot product), ``source`` the stored fields."""
+    """One search result: ``score`` is the model's own cosine or dot product, ``source`` the stored fields."""
 
     id: str
     score: float
     source: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: records read, documents encoded and acknowledged, tokens encoded, seconds since its start."""
+
+    phase: str
+    read: int
+    encoded: int
+    indexed: int
+    dead: int
+    tokens: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,210 @@
+"""Connecting to Elasticsearch: address, credentials, TLS, version, and its errors in our words, all in one place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from esvector.errors import (
+    ConfigError,
+    CredentialsError,
+    NotElasticsearchError,
+    ServerUnreachableError,
+    ServerVersionError,
+)
+
+if TYPE_CHECKING:
+    from elasticsearch import ApiError, Elasticsearch
+
+__all__ = ["DEFAULT_URL", "MINIMUM_VERSION", "Server", "address", "connect", "describe_server", "explain_errors"]
+
+DEFAULT_URL = "http://localhost:9200"
+MINIMUM_VERSION = (8, 19)
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What the server can do, by its version (feature gates: elasticsearch-facts, section 8)."""
+
+    version: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self.version))
+
+    @property
+    def takes_packed_vectors(self) -> bool:
+        """Whether float vectors may come as base64 of big-endian float32 (since 9.3)."""
+        return self.version >= (9, 3)
+
+    @property
+    def hides_source_vectors(self) -> bool:
+        """Whether ``index.mapping.exclude_source_vectors`` exists (since 9.2)."""
+        return self.version >= (9, 2)
+
+
+def connect(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Elasticsearch:
+    """Return a client for ``url`` (else ESVECTOR_URL, else http://localhost:9200); nothing is sent yet.
+
+    Credentials come from the environment, or from a file that it names, never from the address or an argument:
+    ESVECTOR_API_KEY or ESVECTOR_API_KEY_FILE; ESVECTOR_USERNAME with ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE.
+    ESVECTOR_CA_CERTS names the certificate authority of an https address. Raises ConfigError for settings that
+    contradict each other or would send credentials in the clear to another machine.
+    """
+    from elasticsearch import Elasticsearch, OrjsonSerializer
+
+    url = url or environ.get("ESVECTOR_URL") or DEFAULT_URL
+    api_key = _secret(environ, "ESVECTOR_API_KEY")
+    password = _secret(environ, "ESVECTOR_PASSWORD")
+    username = environ.get("ESVECTOR_USERNAME") or ("elastic" if password else None)
+    _check_address(url, secured=bool(api_key or password))
+    if api_key and password:
+        raise ConfigError("both an API key and a password are set", "unset ESVECTOR_API_KEY or ESVECTOR_PASSWORD")
+    if username and not password:
+        raise ConfigError(
+            "ESVECTOR_USERNAME is set without a password", "set ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE"
+        )
+    ca_certs = environ.get("ESVECTOR_CA_CERTS") or None
+    if ca_certs and not Path(ca_certs).is_file():
+        raise ConfigError(f"ESVECTOR_CA_CERTS names {ca_certs}, which is no file")
+    # Not given and None are two things to the client where ca_certs is concerned (9.5.1).
+    trust: dict[str, Any] = {"ca_certs": ca_certs} if ca_certs else {}
+    return Elasticsearch(
+        url,
+        api_key=api_key,
+        basic_auth=(username, password) if username and password else None,
+        request_timeout=60,
+        serializers={"application/json": OrjsonSerializer()},
+        **trust,
+    )
+
+
+def address(client: Elasticsearch) -> str:
+    """Return the client's addresses for messages; they never hold credentials."""
+    return ", ".join(
+        f"{node.config.scheme}://{node.config.host}:{node.config.port}" for node in client.transport.node_pool.all()
+    )
+
+
+def describe_server(client: Elasticsearch) -> Server:
+    """Ask the server for its version. Raises a ConnectError when it is unusable, too old or no Elasticsearch.
+
+    ``GET /`` is missing in the trimmed distribution (9.5.3), so the version comes from the node's own information;
+    both need the cluster privilege ``monitor``.
+    """
+    with explain_errors(client):
+        answer = client.nodes.info(node_id="_local", filter_path="nodes.*.version")
+    versions = [node["version"] for node in answer.get("nodes", {}).values()]
+    if not versions:
+        raise NotElasticsearchError(f"the server at {address(client)} names no version", "check ESVECTOR_URL")
+    parts = [int(part) for part in versions[0].split("-")[0].split(".")]
+    server = Server((parts[0], parts[1], parts[2]))
+    if server.version < MINIMUM_VERSION:
+        minimum = ".".join(map(str, MINIMUM_VERSION))
+        raise ServerVersionError(
+            f"the server at {address(client)} is Elasticsearch {server}; esvector needs {minimum} or newer",
+            "upgrade the server",
+        )
+    return server
+
+
+@contextmanager
+def explain_errors(client: Elasticsearch) -> Iterator[None]:
+    """Turn the client's errors into ours where we know what to do about them; others pass through."""
+    import elasticsearch
+    from elastic_transport import TlsError
+
+    where = address(client)
+    try:
+        yield
+    except elasticsearch.UnsupportedProductError as error:
+        raise NotElasticsearchError(
+            f"what answers at {where} is not Elasticsearch", "check ESVECTOR_URL (OpenSearch and proxies don't count)"
+        ) from error
+    except TlsError as error:
+        raise ServerUnreachableError(
+            f"no trusted TLS connection to {where}: {error.message}",
+            "set ESVECTOR_CA_CERTS to the certificate authority's file, and use the host name of the certificate",
+        ) from error
+    except elasticsearch.ConnectionTimeout as error:
+        raise ServerUnreachableError(f"{where} did not answer in time", "check that the server is healthy") from error
+    except elasticsearch.ConnectionError as error:
+        raise ServerUnreachableError(
+            f"no Elasticsearch answers at {where}: {error.message}",
+            "start one with 'esvector node start', or set ESVECTOR_URL to yours",
+        ) from error
+    except elasticsearch.SerializationError as error:
+        raise NotElasticsearchError(
+            f"what answers at {where} does not speak Elasticsearch's JSON", "check ESVECTOR_URL"
+        ) from error
+    except elasticsearch.ApiError as error:
+        if (known := _explain_api_error(error, where)) is not None:
+            raise known from error
+        raise
+
+
+def error_type(error: ApiError) -> str:
+    """Type of the server's error, such as "index_not_found_exception"; "" where the answer has none."""
+    body = error.body if isinstance(error.body, dict) else {}
+    inner = body.get("error")
+    return str(inner.get("type", "")) if isinstance(inner, dict) else ""
+
+
+def error_reason(error: ApiError) -> str:
+    """Most telling reason in the server's answer: the root cause's where there is one."""
+    body = error.body if isinstance(error.body, dict) else {}
+    inner: Any = body.get("error")
+    if not isinstance(inner, dict):
+        return str(inner or error)
+    roots = inner.get("root_cause") or [inner]
+    return str(roots[0].get("reason") or inner.get("reason") or error)
+
+
+def _explain_api_error(error: ApiError, where: str) -> Exception | None:
+    if error_type(error) == "media_type_header_exception":
+        from importlib.metadata import version
+
+        installed = version("elasticsearch")
+        major = installed.split(".")[0]
+        return ServerVersionError(
+            f"the server at {where} does not speak to the installed client (elasticsearch {installed})",
+            f"upgrade the server to {major}.x, or: pip install 'elasticsearch<{major}'",
+        )
+    if error.status_code == 401:
+        return CredentialsError(
+            f"{where} refuses the credentials (401)",
+            "set ESVECTOR_API_KEY, or ESVECTOR_USERNAME and ESVECTOR_PASSWORD (or ..._FILE)",
+        )
+    if error.status_code == 403 and error_type(error) == "security_exception":
+        return CredentialsError(f"{where} refuses the action: {error_reason(error)}", "ask for the missing privilege")
+    return None
+
+
+def _secret(environ: Mapping[str, str], name: str) -> str | None:
+    value, file = environ.get(name), environ.get(f"{name}_FILE")
+    if value and file:
+        raise ConfigError(f"both {name} and {name}_FILE are set", "unset one of them")
+    if not file:
+        return value or None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() or None
+    except OSError as error:
+        raise ConfigError(f"{name}_FILE names {file}, which cannot be read: {error.strerror}") from error
+
+
+def _check_address(url: str, *, secured: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{parts.hostname or url!r} is no address", "write it as https://host:port")
+    if parts.username or parts.password:
+        raise ConfigError(
+            f"the address of {parts.hostname} holds credentials, which end up in logs",
+            "set ESVECTOR_USERNAME and ESVECTOR_PASSWORD (or ESVECTOR_PASSWORD_FILE) instead",
+        )
+    if secured and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ConfigError(f"credentials would go to {parts.hostname} unencrypted", "use an https address")

@@ -1,0 +1,289 @@
+"""The one writer: packs documents and vectors into bulk requests, and accounts for every single one of them."""
+
+from __future__ import annotations
+
+import threading
+from binascii import b2a_base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import tenacity
+from numpy.typing import NDArray
+
+from esvector.client import error_reason, explain_errors
+from esvector.errors import IndexingError
+from esvector.index.outcomes import Outcome, classify_answer, classify_item
+
+if TYPE_CHECKING:
+    from elasticsearch import ApiError, Elasticsearch
+
+__all__ = ["BulkWriter", "Operation", "RetryPolicy", "WriteResult", "pack"]
+
+
+@dataclass(slots=True)
+class Operation:
+    """One document on its way: ``body`` is its two lines of the bulk request, ``position`` its place in the window."""
+
+    id: str
+    position: int
+    body: bytes
+    uncertain: bool = False  # sent once without a clear answer, so "updated" may mean by ourselves
+
+
+@dataclass(slots=True)
+class WriteResult:
+    """What became of the operations of one ``write``.
+
+    ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
+    ``uncertain`` ones are one or the other, because an answer was lost; ``superseded`` ones came too late.
+    ``refused`` has (position, reason). ``bytes_sent`` counts every body that went out, again or not.
+    """
+
+    created: int = 0
+    replaced: int = 0
+    uncertain: int = 0
+    superseded: int = 0
+    repeated_ids: list[str] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    bytes_sent: int = 0
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to keep trying, in seconds: waits grow from ``first_wait`` to ``longest_wait``, with full jitter."""
+
+    give_up_after: float = 300.0
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    request_timeout: float = 120.0
+
+
+class _Trouble(Exception):
+    """Some operations have no outcome yet; ``reason`` is the last thing the server or the network said."""
+
+    def __init__(self, pending: list[Operation], reason: str) -> None:
+        super().__init__(reason)
+        self.pending = pending
+        self.reason = reason
+
+
+class BulkWriter:
+    """Writes to ``target``, an alias that must exist; safe to use from several threads at once.
+
+    ``target`` is never created by a write: a deleted index must not come back with a guessed mapping.
+    """
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        target: str,
+        *,
+        vector_field: str = "vector",
+        packed: bool = True,
+        body_bytes: int = 4 * 2**20,
+        retry: RetryPolicy | None = None,
+        stopping: threading.Event | None = None,
+    ) -> None:
+        self._retry = retry or RetryPolicy()
+        self._client = client.options(
+            request_timeout=self._retry.request_timeout, max_retries=0, retry_on_status=(), retry_on_timeout=False
+        )
+        self._target = target
+        self._vector_field = vector_field
+        self._packed = packed
+        self._body_bytes = body_bytes
+        self._stopping = stopping or threading.Event()
+
+    def write(
+        self, ids: Sequence[str], versions: Sequence[int], sources: Sequence[bytes], vectors: NDArray[np.float32]
+    ) -> WriteResult:
+        """Index documents, waiting and repeating as needed until each is acknowledged or refused.
+
+        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims) float32; of two documents of one id the one
+        with the higher version stays, in whatever order they arrive. Raises IndexingError when the server takes
+        nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
+        """
+        result = WriteResult()
+        bodies = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
+        operations = [Operation(id_, n, body) for n, (id_, body) in enumerate(zip(ids, bodies, strict=True))]
+        for part in _cut(operations, self._body_bytes):
+            self._deliver(part, result)
+        return result
+
+    def _deliver(self, operations: list[Operation], result: WriteResult) -> None:
+        """Send until every operation has an outcome; the waiting is tenacity's."""
+        pending = operations
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Trouble),
+            wait=tenacity.wait_random_exponential(self._retry.first_wait, self._retry.longest_wait),
+            stop=tenacity.stop_after_delay(self._retry.give_up_after) | tenacity.stop_when_event_set(self._stopping),
+            sleep=tenacity.sleep_using_event(self._stopping),
+            reraise=True,
+        )
+        try:
+            for attempt in retrying:
+                with attempt:
+                    try:
+                        self._send(pending, result)
+                    except _Trouble as trouble:
+                        pending = trouble.pending
+                        raise
+        except _Trouble as trouble:
+            raise IndexingError(
+                f"Elasticsearch took no writes for {self._retry.give_up_after:g} s: {trouble.reason}",
+                "see 'esvector status' and the server's log, then run the same command again",
+            ) from trouble
+
+    def _send(self, operations: list[Operation], result: WriteResult) -> None:
+        """Send once, in halves where it is too much at once. Raises _Trouble with what has no outcome yet."""
+        pending: list[Operation] = []
+        reason = ""
+        stack = [operations]
+        while stack:
+            part = stack.pop()
+            outcome, said, left = self._post(part, result)
+            if outcome is Outcome.SPLIT and len(part) > 1:
+                middle = len(part) // 2
+                stack += [part[middle:], part[:middle]]
+            elif outcome is Outcome.SPLIT:
+                result.refused.append((part[0].position, said))
+            elif left:
+                pending += left
+                reason = said
+        if pending:
+            raise _Trouble(pending, reason)
+
+    def _post(self, part: list[Operation], result: WriteResult) -> tuple[Outcome, str, list[Operation]]:
+        """Send one request: its outcome as a whole, what was said, and the operations to send again."""
+        import elasticsearch
+        from elastic_transport import TlsError
+
+        body = b"".join([operation.body for operation in part])
+        result.bytes_sent += len(body)
+        result.requests += 1
+        try:
+            answer = self._client.bulk(
+                index=self._target,
+                operations=body,  # type: ignore[arg-type]  # bytes pass through unchanged (9.5.1)
+                require_alias=True,
+                include_source_on_error=False,
+                filter_path=_ANSWER,
+            )
+        except elasticsearch.ApiError as error:
+            return self._failed(part, error)
+        except TlsError:
+            raise
+        except (elasticsearch.TransportError, elasticsearch.SerializationError) as error:
+            return _unknown(part, f"{type(error).__name__}: {error.message}")
+        items = answer.get("items", [])
+        if len(items) != len(part):
+            return _unknown(part, f"an answer of {len(items)} items to a request of {len(part)}")
+        return self._settle(part, items, result)
+
+    def _failed(self, part: list[Operation], error: ApiError) -> tuple[Outcome, str, list[Operation]]:
+        outcome = classify_answer(error)
+        said = f"{error.status_code} {error_reason(error)}"
+        if outcome is Outcome.FATAL:
+            with explain_errors(self._client):
+                raise error
+        return _unknown(part, said) if outcome is Outcome.UNKNOWN else (outcome, said, part)
+
+    def _settle(
+        self, part: list[Operation], items: list[dict[str, Any]], result: WriteResult
+    ) -> tuple[Outcome, str, list[Operation]]:
+        left: list[Operation] = []
+        said = ""
+        for operation, item in zip(part, items, strict=True):
+            fate = item["index"]
+            error = fate.get("error") or {}
+            match classify_item(fate["status"], error):
+                case Outcome.DONE:
+                    _count(operation, fate["result"], result)
+                case Outcome.SUPERSEDED:
+                    result.superseded += 1
+                    result.repeated_ids.append(operation.id)
+                case Outcome.REFUSED:
+                    result.refused.append((operation.position, _explain(error)))
+                case Outcome.AGAIN:
+                    left.append(operation)
+                    said = _explain(error)
+                case _:
+                    raise IndexingError(
+                        f"nothing can be written to {self._target}: {_explain(error)}",
+                        "the index being loaded was deleted or closed meanwhile: run the same command again",
+                    )
+        return Outcome.AGAIN if left else Outcome.DONE, said, left
+
+
+_ANSWER = ["took", "errors", "items.*.status", "items.*.result", "items.*.error"]
+
+
+def pack(
+    ids: Sequence[str],
+    versions: Sequence[int],
+    sources: Sequence[bytes],
+    vectors: NDArray[np.float32],
+    vector_field: str,
+    *,
+    packed: bool,
+) -> list[bytes]:
+    """Return the two lines of each document in a bulk request, as UTF-8.
+
+    ``packed`` writes a vector as base64 of big-endian float32 (2,048 bytes for 384 dims, a quarter of a list of
+    floats, and far cheaper to read for the server: 9.3 or newer). Versions are external: the highest one stays.
+    """
+    if packed:
+        block = memoryview(vectors.astype(">f4").tobytes())
+        size = 4 * vectors.shape[1]
+        values = (b2a_base64(block[start : start + size], newline=False) for start in range(0, len(block), size))
+        opening, closing = orjson.dumps(vector_field) + b':"', b'"}\n'
+    else:
+        values = (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in vectors)
+        opening, closing = orjson.dumps(vector_field) + b":", b"}\n"
+    return [
+        b'{"index":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n%b%b%b%b%b'
+        % (orjson.dumps(id_), version, source[:-1], b"," if len(source) > 2 else b"", opening, value, closing)
+        for id_, version, source, value in zip(ids, versions, sources, values, strict=True)
+    ]
+
+
+def _cut(operations: list[Operation], limit: int) -> Iterator[list[Operation]]:
+    """Cut into parts of about equal bytes, each at most ``limit`` where single documents allow it."""
+    total = sum(len(operation.body) for operation in operations)
+    goal = total / max(1, -(-total // limit))
+    part: list[Operation] = []
+    size = 0
+    for operation in operations:
+        if part and size + len(operation.body) / 2 > goal:
+            yield part
+            part, size = [], 0
+        part.append(operation)
+        size += len(operation.body)
+    if part:
+        yield part
+
+
+def _unknown(part: list[Operation], said: str) -> tuple[Outcome, str, list[Operation]]:
+    for operation in part:
+        operation.uncertain = True
+    return Outcome.UNKNOWN, said, part
+
+
+def _count(operation: Operation, fate: str, result: WriteResult) -> None:
+    if fate == "created":
+        result.created += 1
+    elif operation.uncertain:
+        result.uncertain += 1
+    else:
+        result.replaced += 1
+        result.repeated_ids.append(operation.id)
+
+
+def _explain(error: dict[str, Any]) -> str:
+    cause = error.get("caused_by") or {}
+    reason = str(error.get("reason", "no reason given"))
+    return f"{reason} ({cause['reason']})" if cause.get("reason") and cause["reason"] not in reason else reason

@@ -1,0 +1,194 @@
+"""From a template and a passport to the settings and mappings of an index. Everything here is pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from esvector.client import Server
+from esvector.errors import ConfigError
+from esvector.passport import Passport
+
+__all__ = [
+    "DEFAULT_INDEX_OPTIONS",
+    "build_index_body",
+    "infer_properties",
+    "load_template",
+    "parse_field_types",
+    "serving_settings",
+    "vector_property",
+]
+
+# Quantized to a byte per dimension for the walk through the graph, exact for the scores: without rescoring an
+# int8 score is up to 1.2e-3 off (9.5.3).
+DEFAULT_INDEX_OPTIONS: Mapping[str, Any] = {
+    "type": "int8_hnsw",
+    "m": 16,
+    "ef_construction": 100,
+    "rescore_vector": {"oversample": 2.0},
+}
+
+_SIMILARITY = {"cosine": "cosine", "dot": "max_inner_product"}
+_ISO_DATE = re.compile(
+    r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?| \d{2}:\d{2}(:\d{2})?)?"
+)
+_LONG = range(-(2**63), 2**63)
+
+# Longer strings stay in the document, but are too long to be a term of the inverted index (32,766 bytes).
+_KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 8191}
+_TEXT: Mapping[str, Any] = {"type": "text", "fields": {"keyword": {"type": "keyword", "ignore_above": 256}}}
+_DATE: Mapping[str, Any] = {
+    "type": "date",
+    "format": "strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm",
+}
+_LOADING = {"refresh_interval": "-1", "number_of_replicas": 0, "auto_expand_replicas": False}
+
+
+def load_template(path: str | Path | None = None) -> dict[str, Any]:
+    """Read a mapping template: ``{"settings": ..., "mappings": ...}``; None is the one for whole documents.
+
+    Raises ConfigError when the file is missing, no JSON object, or states what only the encoder decides.
+    """
+    path = Path(path) if path is not None else _shipped("documents.json")
+    try:
+        template = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"the mapping {path} cannot be read: {error.strerror}", "check --mapping") from error
+    except ValueError as error:
+        raise ConfigError(f"the mapping {path} is not JSON: {error}", "start from mappings/documents.json") from error
+    unknown = sorted(set(template) - {"settings", "mappings"}) if isinstance(template, dict) else ["(no object)"]
+    if unknown or not isinstance(template.get("mappings", {}), dict):
+        raise ConfigError(
+            f"the mapping {path} has {', '.join(unknown) or 'no mappings object'}",
+            'a template is {"settings": {...}, "mappings": {...}}, such as mappings/documents.json',
+        )
+    return dict(template)
+
+
+def build_index_body(
+    template: Mapping[str, Any],
+    passport: Passport,
+    server: Server,
+    field_types: Mapping[str, str] | None = None,
+    sample: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the body of the request that creates an index to load into.
+
+    A field's type comes from ``field_types`` (name -> Elasticsearch type), else from the template, else it is a text
+    field of the passport, else it is inferred from ``sample`` (stored fields of the first documents).
+    """
+    mappings = dict(template.get("mappings", {}))
+    templated: Mapping[str, Any] = mappings.get("properties", {})
+    inferred = {name: prop for name, prop in infer_properties(sample).items() if name not in templated}
+    texts = {name: dict(_TEXT) for name in passport.text_fields if name not in templated}
+    stated = {name: _property(kind) for name, kind in (field_types or {}).items()}
+    vector = vector_property(passport, templated.get(passport.vector_field, {}))
+    properties = inferred | texts | dict(templated) | stated | {passport.vector_field: vector}
+    mappings |= {"properties": properties, "_meta": {**mappings.get("_meta", {}), **passport.to_meta()}}
+    settings = _index_settings(template) | _LOADING
+    if server.hides_source_vectors:
+        settings["mapping.exclude_source_vectors"] = True
+    return {"settings": {"index": settings}, "mappings": mappings}
+
+
+def serving_settings(template: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that loading had overridden, as the template has them; None gives back the server's default."""
+    wanted = _index_settings(template)
+    return {name: wanted.get(name) for name in _LOADING}
+
+
+def vector_property(passport: Passport, templated: Mapping[str, Any]) -> dict[str, Any]:
+    """Mapping of the vector field; ``templated`` may choose ``index_options`` and ``element_type``, nothing else.
+
+    Everything is written out, because the server's defaults have changed between versions. Raises ConfigError when
+    the template states what only the encoder decides, or a graph that the server would refuse document by document.
+    """
+    if decided := sorted(set(templated) - {"type", "index_options", "element_type"}):
+        raise ConfigError(
+            f"the mapping states {', '.join(decided)} for the vector field {passport.vector_field!r}",
+            "remove it: the encoder decides dims and similarity",
+        )
+    options = dict(templated.get("index_options", DEFAULT_INDEX_OPTIONS))
+    # Elasticsearch 9.5.3 takes any m and ef_construction in a mapping and then refuses every document.
+    for name, highest in (("m", 512), ("ef_construction", 3200)):
+        if not 1 <= options.get(name, 1) <= highest:
+            raise ConfigError(f"{name} of the vector field is {options[name]}", f"use 1 to {highest}")
+    return {
+        "type": "dense_vector",
+        "element_type": templated.get("element_type", "float"),
+        "dims": passport.encoder.dims,
+        "index": True,
+        "similarity": _SIMILARITY[passport.encoder.similarity or "cosine"],
+        "index_options": options,
+    }
+
+
+def infer_properties(sample: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Types of the fields seen in ``sample``; a field of mixed or unknown type is left to the dynamic templates.
+
+    Looking at many documents before the mapping is written keeps the first one from deciding: 1 then 2.5 is a
+    double, and a code that happens to look like a date once is a keyword.
+    """
+    values: dict[str, list[Any]] = {}
+    for fields in sample:
+        for name, value in fields.items():
+            seen = values.setdefault(name, [])
+            seen.extend(v for v in (value if isinstance(value, list) else [value]) if v is not None)
+    return {name: prop for name, seen in values.items() if (prop := _infer(seen)) is not None}
+
+
+def parse_field_types(options: Iterable[str]) -> dict[str, str]:
+    """Read ``--field name:type`` options. Raises ConfigError for one without a name or a type."""
+    types = {}
+    for option in options:
+        name, colon, kind = option.rpartition(":")
+        if not colon or not name or not kind:
+            raise ConfigError(f"--field {option!r} is not name:type", "write it like --field year:integer")
+        types[name] = kind
+    return types
+
+
+def _infer(values: list[Any]) -> dict[str, Any] | None:
+    kinds = {type(value) for value in values}
+    if kinds == {dict}:
+        return {"properties": infer_properties(values)}
+    if kinds == {bool}:
+        return {"type": "boolean"}
+    if kinds == {int} and all(value in _LONG for value in values):
+        return {"type": "long", "coerce": False}
+    if kinds and kinds <= {int, float}:
+        return {"type": "double"}
+    if kinds == {str}:
+        return dict(_DATE if all(map(_is_date, values)) else _KEYWORD)
+    return dict(_KEYWORD) if kinds and kinds <= {str, int, float, bool} else None
+
+
+def _is_date(value: str) -> bool:
+    if _ISO_DATE.fullmatch(value) is None:
+        return False
+    try:
+        date.fromisoformat(value[:10])
+    except ValueError:
+        return False
+    return True
+
+
+def _property(kind: str) -> dict[str, Any]:
+    return dict({"keyword": _KEYWORD, "text": _TEXT, "date": _DATE}.get(kind, {"type": kind}))
+
+
+def _index_settings(template: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(template.get("settings", {}))
+    nested = settings.pop("index", {})
+    return {name.removeprefix("index."): value for name, value in (settings | nested).items()}
+
+
+def _shipped(name: str) -> Path:
+    package = Path(__file__).parent
+    inside = package / "mappings" / name
+    # A wheel carries the templates inside the package; a checkout keeps them beside it, where users look for them.
+    return inside if inside.exists() else package.parent / "mappings" / name

@@ -1,0 +1,60 @@
+"""The passport of an index: what made its vectors, written into the mapping so that searching needs no model name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from esvector.encode.profile import EncoderProfile
+from esvector.errors import ConfigError
+
+__all__ = ["META_KEY", "Passport"]
+
+META_KEY = "esvector"
+
+
+@dataclass(frozen=True, slots=True)
+class Passport:
+    """What made an index; lives in ``_meta.esvector`` of its mapping.
+
+    Attributes:
+        encoder: the complete profile of the encoder.
+        text_fields: fields whose text is encoded, joined by one space.
+        vector_field: field that holds the vector.
+        esvector: version of esvector that made the index.
+        state: "building" until the load is verified, then "ready".
+    """
+
+    encoder: EncoderProfile
+    text_fields: tuple[str, ...]
+    vector_field: str
+    esvector: str
+    state: str = "building"
+
+    def ready(self) -> Passport:
+        """Return the same passport, of a verified index."""
+        return replace(self, state="ready")
+
+    def to_meta(self) -> dict[str, Any]:
+        """As the ``_meta`` object of a mapping."""
+        facts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {META_KEY: facts | {"encoder": self.encoder.to_dict(), "text_fields": list(self.text_fields)}}
+
+    @classmethod
+    def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
+        """Read the passport in a mapping's ``_meta``; None where esvector did not make the index.
+
+        Raises ConfigError when a newer esvector wrote it or somebody damaged it.
+        """
+        facts = (meta or {}).get(META_KEY)
+        if facts is None:
+            return None
+        try:
+            encoder = EncoderProfile.from_dict(facts["encoder"])
+            return cls(**(dict(facts) | {"encoder": encoder, "text_fields": tuple(facts["text_fields"])}))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"the index's passport (_meta.{META_KEY}) cannot be read: {error}",
+                "it was written by another version of esvector: upgrade, or index the documents again",
+            ) from error
