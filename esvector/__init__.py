@@ -1,1 +1,54 @@
-"""Semantic search on Elasticsearch with your own open model, on your own GPU."""
+"""Semantic search on Elasticsearch with your own open model, on your own GPU.
+
+The public names are loaded when first used, so that ``esvector --help`` does not pay for numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from esvector.client import connect
+    from esvector.encode.encoder import Encoder
+    from esvector.encode.profile import EncoderProfile
+    from esvector.errors import EsvectorError
+    from esvector.index.indexer import Indexer
+    from esvector.index.sources import read_documents
+    from esvector.passport import Passport
+    from esvector.search.searcher import Searcher
+    from esvector.types import Hit, IndexReport, Progress
+
+__all__ = [
+    "Encoder",
+    "EncoderProfile",
+    "EsvectorError",
+    "Hit",
+    "IndexReport",
+    "Indexer",
+    "Passport",
+    "Progress",
+    "Searcher",
+    "connect",
+    "read_documents",
+]
+
+_HOMES = {
+    "Encoder": "esvector.encode.encoder",
+    "EncoderProfile": "esvector.encode.profile",
+    "EsvectorError": "esvector.errors",
+    "Hit": "esvector.types",
+    "IndexReport": "esvector.types",
+    "Indexer": "esvector.index.indexer",
+    "Passport": "esvector.passport",
+    "Progress": "esvector.types",
+    "Searcher": "esvector.search.searcher",
+    "connect": "esvector.client",
+    "read_documents": "esvector.index.sources",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -37,6 +37,7 @@ _ISO_DATE = re.compile(
     r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?| \d{2}:\d{2}(:\d{2})?)?"
 )
 _LONG = range(-(2**63), 2**63)
+_MOST = 0.95  # share of a field's values that decides its type
 
 # Longer strings stay in the document, but are too long to be a term of the inverted index (32,766 bytes).
 _KEYWORD: Mapping[str, Any] = {"type": "keyword", "ignore_above": 8191}
@@ -128,10 +129,11 @@ def vector_property(passport: Passport, templated: Mapping[str, Any]) -> dict[st
 
 
 def infer_properties(sample: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Types of the fields seen in ``sample``; a field of mixed or unknown type is left to the dynamic templates.
+    """Types of the fields seen in ``sample``: the type that at least 95 % of a field's values have, else keyword.
 
     Looking at many documents before the mapping is written keeps the first one from deciding: 1 then 2.5 is a
-    double, and a code that happens to look like a date once is a keyword.
+    double, and a code that happens to look like a date once is a keyword. The odd "n.d." among years is refused with
+    a reason when its document comes, which beats years that compare like words.
     """
     values: dict[str, list[Any]] = {}
     for fields in sample:
@@ -153,18 +155,20 @@ def parse_field_types(options: Iterable[str]) -> dict[str, str]:
 
 
 def _infer(values: list[Any]) -> dict[str, Any] | None:
-    kinds = {type(value) for value in values}
-    if kinds == {dict}:
-        return {"properties": infer_properties(values)}
-    if kinds == {bool}:
+    most = _MOST * len(values)
+    if not values:
+        return None
+    if sum(isinstance(value, dict) for value in values) >= most:
+        return {"properties": infer_properties(value for value in values if isinstance(value, dict))}
+    if sum(isinstance(value, bool) for value in values) >= most:
         return {"type": "boolean"}
-    if kinds == {int} and all(value in _LONG for value in values):
-        return {"type": "long", "coerce": False}
-    if kinds and kinds <= {int, float}:
-        return {"type": "double"}
-    if kinds == {str}:
-        return dict(_DATE if all(map(_is_date, values)) else _KEYWORD)
-    return dict(_KEYWORD) if kinds and kinds <= {str, int, float, bool} else None
+    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) >= most:
+        whole = all(isinstance(number, int) and number in _LONG for number in numbers)
+        return {"type": "long", "coerce": False} if whole else {"type": "double"}
+    if sum(isinstance(value, str) and _is_date(value) for value in values) >= most:
+        return dict(_DATE)
+    return None if any(isinstance(value, dict) for value in values) else dict(_KEYWORD)
 
 
 def _is_date(value: str) -> bool:

@@ -1,0 +1,1 @@
+"""Encoding: profiles, models, the engine."""

@@ -1,0 +1,1 @@
+"""Indexing: sources, the pipeline, the one writer, versions behind an alias."""

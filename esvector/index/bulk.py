@@ -20,7 +20,7 @@ from esvector.index.outcomes import Outcome, classify_answer, classify_item
 if TYPE_CHECKING:
     from elasticsearch import ApiError, Elasticsearch
 
-__all__ = ["BulkWriter", "Operation", "RetryPolicy", "WriteResult", "pack"]
+__all__ = ["BulkWriter", "Operation", "RetryPolicy", "WriteResult", "cut", "operations"]
 
 
 @dataclass(slots=True)
@@ -108,15 +108,14 @@ class BulkWriter:
         nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
         """
         result = WriteResult()
-        bodies = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
-        operations = [Operation(id_, n, body) for n, (id_, body) in enumerate(zip(ids, bodies, strict=True))]
-        for part in _cut(operations, self._body_bytes):
+        made = operations(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
+        for part in cut(made, self._body_bytes):
             self._deliver(part, result)
         return result
 
-    def _deliver(self, operations: list[Operation], result: WriteResult) -> None:
+    def _deliver(self, part: list[Operation], result: WriteResult) -> None:
         """Send until every operation has an outcome; the waiting is tenacity's."""
-        pending = operations
+        pending = part
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Trouble),
             wait=tenacity.wait_random_exponential(self._retry.first_wait, self._retry.longest_wait),
@@ -138,11 +137,11 @@ class BulkWriter:
                 "see 'esvector status' and the server's log, then run the same command again",
             ) from trouble
 
-    def _send(self, operations: list[Operation], result: WriteResult) -> None:
+    def _send(self, batch: list[Operation], result: WriteResult) -> None:
         """Send once, in halves where it is too much at once. Raises _Trouble with what has no outcome yet."""
         pending: list[Operation] = []
         reason = ""
-        stack = [operations]
+        stack = [batch]
         while stack:
             part = stack.pop()
             outcome, said, left = self._post(part, result)
@@ -222,7 +221,7 @@ class BulkWriter:
 _ANSWER = ["took", "errors", "items.*.status", "items.*.result", "items.*.error"]
 
 
-def pack(
+def operations(
     ids: Sequence[str],
     versions: Sequence[int],
     sources: Sequence[bytes],
@@ -230,8 +229,8 @@ def pack(
     vector_field: str,
     *,
     packed: bool,
-) -> list[bytes]:
-    """Return the two lines of each document in a bulk request, as UTF-8.
+) -> list[Operation]:
+    """Return the two lines of each document in a bulk request.
 
     ``packed`` writes a vector as base64 of big-endian float32 (2,048 bytes for 384 dims, a quarter of a list of
     floats, and far cheaper to read for the server: 9.3 or newer). Versions are external: the highest one stays.
@@ -244,20 +243,21 @@ def pack(
     else:
         values = (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in vectors)
         opening, closing = orjson.dumps(vector_field) + b":", b"}\n"
-    return [
+    bodies = (
         b'{"index":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n%b%b%b%b%b'
         % (orjson.dumps(id_), version, source[:-1], b"," if len(source) > 2 else b"", opening, value, closing)
         for id_, version, source, value in zip(ids, versions, sources, values, strict=True)
-    ]
+    )
+    return [Operation(id_, position, body) for position, (id_, body) in enumerate(zip(ids, bodies, strict=True))]
 
 
-def _cut(operations: list[Operation], limit: int) -> Iterator[list[Operation]]:
+def cut(sequence: Sequence[Operation], limit: int) -> Iterator[list[Operation]]:
     """Cut into parts of about equal bytes, each at most ``limit`` where single documents allow it."""
-    total = sum(len(operation.body) for operation in operations)
+    total = sum(len(operation.body) for operation in sequence)
     goal = total / max(1, -(-total // limit))
     part: list[Operation] = []
     size = 0
-    for operation in operations:
+    for operation in sequence:
         if part and size + len(operation.body) / 2 > goal:
             yield part
             part, size = [], 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from esvector.types import StageTime
 
-__all__ = ["Pipeline", "Stage"]
+__all__ = ["Pipeline", "Stage", "Stopped"]
 
 StageFunction = Callable[[Iterator[Any]], Iterable[Any]]
 
@@ -33,11 +33,13 @@ class Pipeline:
     """Runs ``stages`` over ``source``; what the last stage yields is dropped.
 
     ``depth`` items wait between two stages at most. Use ``start``, then ``join`` in slices, so that the calling
-    thread can show progress; ``stop`` ends everything early.
+    thread can show progress; ``stop`` ends everything early. ``stopping`` is set then, for stages that wait elsewhere.
     """
 
-    def __init__(self, source: Iterable[Any], stages: list[Stage], depth: int = 2) -> None:
-        self.stopping = threading.Event()
+    def __init__(
+        self, source: Iterable[Any], stages: list[Stage], depth: int = 2, stopping: threading.Event | None = None
+    ) -> None:
+        self.stopping = stopping or threading.Event()
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         first = Stage("read", lambda _: source)
@@ -94,7 +96,7 @@ class Pipeline:
                         outlet.put(item)
                 elif self.stopping.is_set():
                     break
-        except _Aborted:
+        except Stopped:
             pass
         except BaseException as error:  # every error of a thread must reach the caller
             with self._lock:
@@ -106,8 +108,8 @@ class Pipeline:
                 outlet.leave()
 
 
-class _Aborted(Exception):
-    """The pipeline is stopping; a stage need not know."""
+class Stopped(Exception):
+    """The pipeline is stopping: raised at a channel, or by a stage that looks at ``stopping`` amid its work."""
 
 
 def _receive(inlet: _Channel | None, clock: _Clock) -> Iterator[Any]:
@@ -136,7 +138,7 @@ class _Channel:
         with self._changed:
             self._changed.wait_for(lambda: self._aborted or len(self._items) < self._size)
             if self._aborted:
-                raise _Aborted
+                raise Stopped
             self._items.append(item)
             self._changed.notify_all()
 
@@ -144,7 +146,7 @@ class _Channel:
         with self._changed:
             self._changed.wait_for(lambda: self._aborted or self._items or not self._writers)
             if self._aborted:
-                raise _Aborted
+                raise Stopped
             if not self._items:
                 return _END
             item = self._items.popleft()

@@ -1,0 +1,1 @@
+"""Searching: filters, requests, the searcher."""

@@ -1,0 +1,182 @@
+"""Documents per second into a flat dense_vector field: esvector's writer, helpers.bulk, and a raw replay of the same bytes.
+
+The vectors are given, so this is the cost of serializing, sending and indexing alone. The sides take turns, each into an
+index of its own; a ratio is taken within a round, and the median over the rounds is the result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import click
+import numpy as np
+import orjson
+import urllib3
+from elasticsearch import Elasticsearch, helpers
+from numpy.typing import NDArray
+
+from esvector.client import connect, describe_server
+from esvector.index.bulk import BulkWriter, cut, operations
+from esvector.index.pipeline import Pipeline, Stage
+
+WINDOW = 1024
+SENDERS = 2
+Floats = NDArray[np.float32]
+Side = Callable[[str], None]
+
+
+@click.command()
+@click.option("--url", help="Address of Elasticsearch [default: a throw-away local node].")
+@click.option("--documents", default=20_000, show_default=True)
+@click.option("--dims", default=384, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+def main(url: str | None, documents: int, dims: int, rounds: int) -> None:
+    """Print the ratios of esvector's writer to the other two."""
+    with server(url) as client:
+        fields, vectors = corpus(documents, dims)
+        sides: dict[str, Side] = {
+            "esvector": lambda index: write(client, index, fields, vectors),
+            "helpers.bulk": lambda index: bulk_helper(client, index, fields, vectors),
+            "raw replay": replay_of(client, fields, vectors),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for round_ in range(rounds + 1):
+            for name, side in sides.items():
+                rate = documents / timed(client, side, documents, dims)
+                if round_:  # the first round warms the server up
+                    rates[name].append(rate)
+        report(rates)
+
+
+def report(rates: dict[str, list[float]]) -> None:
+    """Print the median rate of each side, and of esvector's ratio to it."""
+    for name, values in rates.items():
+        ratios = [ours / theirs for ours, theirs in zip(rates["esvector"], values, strict=True)]
+        print(
+            f"{name:13} {statistics.median(values):9,.0f} documents/s   esvector is {statistics.median(ratios):6.2f} x "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def corpus(documents: int, dims: int) -> tuple[list[dict[str, Any]], Floats]:
+    """Three small fields and a unit vector (documents, dims) float32 for each document."""
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((documents, dims)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    fields = [{"id": f"d{n}", "title": f"Document number {n}", "year": 1990 + n % 30} for n in range(documents)]
+    return fields, vectors
+
+
+def write(client: Elasticsearch, index: str, fields: list[dict[str, Any]], vectors: Floats) -> None:
+    """As the indexer does it: windows, serialized and sent by two workers."""
+    writer = BulkWriter(client, index)
+
+    def send(windows: Iterator[int]) -> Iterator[None]:
+        for start in windows:
+            window = slice(start, start + WINDOW)
+            sources = [orjson.dumps(record) for record in fields[window]]
+            ids = [record["id"] for record in fields[window]]
+            result = writer.write(ids, range(start + 1, start + 1 + len(ids)), sources, vectors[window])
+            assert result.created == len(ids), result.refused[:1]
+            yield None
+
+    pipeline = Pipeline(range(0, len(fields), WINDOW), [Stage("write", send, workers=SENDERS)])
+    pipeline.start()
+    pipeline.join()
+
+
+def bulk_helper(client: Elasticsearch, index: str, fields: list[dict[str, Any]], vectors: Floats) -> None:
+    """What the usual script does: dictionaries with lists of floats, serialized by the client's default."""
+    with Elasticsearch(url_of(client)) as plain:
+        actions = (
+            {"_index": index, "_id": record["id"], **record, "vector": vector.tolist()}
+            for record, vector in zip(fields, vectors, strict=True)
+        )
+        helpers.bulk(plain, actions, request_timeout=120)
+
+
+def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floats) -> Side:
+    """Post the bodies that the writer sends, made beforehand, over as many kept connections; answers are not read into."""
+    bodies = []
+    for start in range(0, len(fields), WINDOW):
+        window = slice(start, start + WINDOW)
+        ids = [record["id"] for record in fields[window]]
+        sources = [orjson.dumps(record) for record in fields[window]]
+        made = operations(ids, range(start + 1, start + 1 + len(ids)), sources, vectors[window], "vector", packed=True)
+        bodies += [b"".join(operation.body for operation in part) for part in cut(made, 4 * 2**20)]
+
+    def replay(index: str) -> None:
+        pool = urllib3.connection_from_url(url_of(client), maxsize=SENDERS, block=True)
+        queue: SimpleQueue[bytes | None] = SimpleQueue()
+        for body in itertools.chain(bodies, [None] * SENDERS):
+            queue.put(body)
+
+        def post() -> None:
+            while (body := queue.get()) is not None:
+                answer = pool.request(
+                    "POST",
+                    f"/{index}/_bulk?filter_path=errors",
+                    body=body,
+                    headers={"content-type": "application/x-ndjson"},
+                )
+                assert b'"errors":false' in answer.data, answer.data[:300]
+
+        threads = [Thread(target=post) for _ in range(SENDERS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        pool.close()
+
+    return replay
+
+
+def timed(client: Elasticsearch, side: Side, documents: int, dims: int) -> float:
+    """Seconds that ``side`` takes to fill a new index, which is checked and deleted."""
+    name = "bench-ingest-000001"
+    vector = {"type": "dense_vector", "dims": dims, "similarity": "cosine", "index_options": {"type": "flat"}}
+    client.options(ignore_status=404).indices.delete(index=name)
+    client.indices.create(
+        index=name,
+        aliases={"bench-ingest": {}},
+        settings={"number_of_replicas": 0, "refresh_interval": "-1"},
+        mappings={"properties": {"vector": vector, "title": {"type": "text"}, "id": {"type": "keyword"}}},
+    )
+    started = time.perf_counter()
+    side("bench-ingest")
+    seconds = time.perf_counter() - started
+    client.indices.refresh(index=name)
+    assert client.count(index=name)["count"] == documents
+    client.indices.delete(index=name)
+    return seconds
+
+
+def url_of(client: Elasticsearch) -> str:
+    """Address of the one server."""
+    config = next(iter(client.transport.node_pool.all())).config
+    return f"{config.scheme}://{config.host}:{config.port}"
+
+
+@contextmanager
+def server(url: str | None) -> Iterator[Elasticsearch]:
+    """Give a client for ``url``, or for a node that is gone afterwards."""
+    if url is not None:
+        with connect(url) as client:
+            describe_server(client)
+            yield client
+        return
+    from esvector.local.ephemeral import ephemeral_node
+
+    with ephemeral_node(heap_mb=1024) as node, connect(node.url, environ={}) as client:
+        yield client
+
+
+if __name__ == "__main__":
+    main()

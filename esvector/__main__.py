@@ -1,0 +1,5 @@
+"""``python -m esvector`` is the command line."""
+
+from esvector.cli import main
+
+main()

@@ -1,0 +1,127 @@
+"""The group of all commands: loads each only when asked for, and says what went wrong in one place."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from esvector.errors import ConfigError, ConnectError, EsvectorError, InterruptedRun
+
+__all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_NO_SERVER", "EXIT_REJECTED", "app", "main"]
+
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+EXIT_REJECTED = 3
+EXIT_NO_SERVER = 4
+EXIT_INTERRUPTED = 130
+
+_COMMANDS = {
+    "demo": "esvector.cli.demo:demo",
+    "index": "esvector.cli.index:index",
+    "node": "esvector.cli.node:node",
+    "search": "esvector.cli.search:search",
+    "similar": "esvector.cli.search:similar",
+    "status": "esvector.cli.status:status",
+}
+
+
+class _Group(click.Group):
+    """Imports a command when it is used, and turns every known error into a message and an exit status."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        try:
+            return super().invoke(ctx)
+        except EsvectorError as error:
+            raise _Failure(error.message, error.remedy, _exit_status(error)) from error
+        except KeyboardInterrupt as error:
+            raise _Failure("interrupted", "", EXIT_INTERRUPTED) from error
+        except BrokenPipeError:
+            _leave_quietly()
+        except click.exceptions.Exit:
+            raise
+        except Exception as error:
+            if (failure := _server_said(error)) is None:
+                raise
+            raise failure from error
+
+
+class _Failure(click.ClickException):
+    """A message, a remedy and an exit status."""
+
+    def __init__(self, message: str, remedy: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+        self.exit_code = exit_code
+
+    def show(self, file: Any = None) -> None:  # noqa: ANN401
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
+        if self.remedy:
+            click.echo(f"{click.style('   try:', fg='cyan', bold=True)} {self.remedy}", err=True, file=file)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="esvector")
+def app() -> None:
+    """Semantic search on Elasticsearch with your own open model, on your own GPU.
+
+    The server is ESVECTOR_URL, else the local node where it runs, else http://localhost:9200. Credentials:
+    ESVECTOR_API_KEY, or ESVECTOR_USERNAME and ESVECTOR_PASSWORD, or the same with _FILE naming a file that holds them.
+
+    Exit status: 0 done, 1 failed, 2 wrong option or setting, 3 done but some records were rejected (see the dead
+    letters), 4 Elasticsearch cannot be used, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="esvector")
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _exit_status(error: EsvectorError) -> int:
+    match error:
+        case InterruptedRun():
+            return EXIT_INTERRUPTED
+        case ConfigError():
+            return EXIT_CONFIG
+        case ConnectError():
+            return EXIT_NO_SERVER
+        case _:
+            return EXIT_FAILED
+
+
+def _server_said(error: Exception) -> _Failure | None:
+    """What Elasticsearch answered, where esvector knows no more than that."""
+    import elasticsearch
+
+    from esvector.client import error_reason
+
+    if isinstance(error, elasticsearch.ApiError):
+        return _Failure(f"Elasticsearch answered {error.status_code}: {error_reason(error)}", "", EXIT_FAILED)
+    if isinstance(error, elasticsearch.TransportError):
+        return _Failure(f"the connection to Elasticsearch failed: {error.message}", "", EXIT_NO_SERVER)
+    return None
+
+
+def _leave_quietly() -> NoReturn:
+    """End without a word when the reader of our output is gone, as in ``esvector search ... | head -1``."""
+    sys.stdout = None  # type: ignore[assignment]  # nothing is left to flush to
+    sys.exit(0)

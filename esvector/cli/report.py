@@ -1,0 +1,100 @@
+"""What commands print: JSON lines for programs, tables for people."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from esvector.types import Hit, IndexReport
+
+__all__ = ["console", "human_bytes", "print_hits", "print_json", "print_report"]
+
+_WIDTH_WHEN_PIPED = 110
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Write one JSON object as a line on stdout."""
+    import orjson
+
+    click.echo(orjson.dumps(value, default=str).decode())
+
+
+def console() -> Console:
+    """Return a console for stdout that never breaks words out of a pipe's width."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_WHEN_PIPED, highlight=False, soft_wrap=False)
+
+
+def human_bytes(size: float) -> str:
+    """Return a size with its unit, such as "1.5 MB"."""
+    from rich.filesize import decimal
+
+    return decimal(int(size))
+
+
+def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool) -> None:
+    """Write hits, best first: one JSON object each, or score, id and the beginning of the text."""
+    if as_json:
+        for hit in hits:
+            print_json(asdict(hit))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    if not hits:
+        click.echo("no hits", err=True)
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(justify="right", style="bold green")
+    table.add_column()
+    for hit in hits:
+        table.add_row(f"{hit.score:.3f}", Text(hit.id, style="bold"))
+        table.add_row("", Text(_beginning(hit, text_fields), style="dim"))
+    console().print(table)
+
+
+def print_report(report: IndexReport, *, as_json: bool) -> None:
+    """Write what became of a run: one JSON object on stdout, or sentences for people."""
+    if as_json:
+        print_json(asdict(report) | {"bottleneck": report.bottleneck})
+    for line in _report_lines(report):
+        click.echo(line, err=as_json)
+
+
+def _report_lines(report: IndexReport) -> list[str]:
+    rate = report.read / report.seconds if report.seconds else 0
+    lines = [
+        f"{report.read:,} records read = {report.indexed:,} indexed + {report.superseded:,} superseded "
+        f"+ {report.dead:,} rejected, in {report.seconds:.1f} s ({rate:,.0f} documents/s, {report.tokens:,} tokens)",
+        f"readers of {report.alias} now see {report.index}"
+        + (f"; {report.previous} is kept" if report.previous else ""),
+    ]
+    if report.stages:
+        shares = ", ".join(f"{s.name} {_share(s.busy, s.workers, report.seconds)}" for s in report.stages)
+        lines.append(f"bottleneck: {report.bottleneck} (busy: {shares})")
+    if report.truncated:
+        lines.append(f"{report.truncated:,} documents are longer than the encoder reads: only their beginning counts")
+    if report.superseded:
+        lines.append(f"repeated ids, of which the last record counts: {', '.join(report.repeated_ids)}")
+    if report.dead:
+        lines.append(f"rejected records are in {report.dead_letters}:")
+        lines += [f"  {count:,} x {reason}" for reason, count in report.reasons.items()]
+    return lines
+
+
+def _share(busy: float, workers: int, seconds: float) -> str:
+    return f"{100 * busy / workers / seconds:.0f} %" if seconds else "-"
+
+
+def _beginning(hit: Hit, text_fields: Sequence[str], length: int = 160) -> str:
+    texts = [str(hit.source[name]) for name in text_fields if hit.source.get(name)]
+    text = " ".join(" ".join(texts).split())
+    return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0] + " …"

@@ -1,0 +1,158 @@
+"""The file of records that were not indexed, each with its reason, so that they can be mended and indexed again."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import orjson
+
+from esvector.errors import IndexingError
+from esvector.types import DeadLetter
+
+__all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "reason_kind"]
+
+MAX_RECORD_BYTES = 1_000_000
+"""A longer record is cut in the file; the whole of it is where ``place`` says."""
+
+MAX_KINDS = 100
+OTHER = "other reasons"
+
+
+class DeadLetterFile:
+    """JSON lines ``{"id", "place", "reason", "record"}``, one per record that was not indexed. Safe between threads.
+
+    The file is made at the first letter: no letters, no file. One that exists is left alone and a number is added
+    (``papers.dead.1.jsonl``), because the letters of an earlier run may be the only trace of its records. Each letter
+    is handed to the system before ``write`` returns. Of a record its fields are written, which have no vector.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._wanted = Path(path)
+        self._path: Path | None = None
+        self._file: FileIO | None = None
+        self._lock = threading.Lock()
+        self._reasons: Counter[str] = Counter()
+
+    @property
+    def path(self) -> Path | None:
+        """The file that was written, None while there was no letter."""
+        return self._path
+
+    @property
+    def count(self) -> int:
+        """Letters written."""
+        return self._reasons.total()
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Letters by kind of reason, the most frequent first; at most 100 kinds and then one for all others."""
+        with self._lock:
+            return dict(self._reasons.most_common())
+
+    def write(self, letter: DeadLetter) -> None:
+        """Append one letter. Raises IndexingError where it cannot be written: a record is never dropped silently."""
+        line = _line(letter)
+        kind = reason_kind(letter.reason)
+        with self._lock:
+            try:
+                file = self._file or self._open()
+                _write_all(file, line)
+            except OSError as error:
+                raise IndexingError(
+                    f"the dead letters cannot be written to {self._path or self._wanted}: {error.strerror or error}",
+                    "Make room or choose another file, then run the same command again.",
+                ) from error
+            self._reasons[kind if kind in self._reasons or len(self._reasons) < MAX_KINDS else OTHER] += 1
+
+    def close(self) -> None:
+        """Close the file; a later letter would begin another one."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def __enter__(self) -> DeadLetterFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> FileIO:
+        number = 0
+        while True:
+            path = self._wanted if number == 0 else self._wanted.with_suffix(f".{number}{self._wanted.suffix}")
+            try:
+                # "x" makes the file or fails, so that two runs at the same time cannot share one.
+                self._file = FileIO(path, "x")
+            except FileExistsError:
+                number += 1
+                continue
+            self._path = path
+            return self._file
+
+
+def _write_all(file: FileIO, line: bytes) -> None:
+    # Unbuffered, so one call may write a part: what is left follows, or the disk is full and the next call says so.
+    rest = memoryview(line)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _line(letter: DeadLetter) -> bytes:
+    written: dict[str, Any] = {"id": letter.id, "place": letter.place, "reason": letter.reason}
+    record = letter.record if isinstance(letter.record, str) else dict(letter.record)
+    line = _json({**written, "record": record})
+    if len(line) <= MAX_RECORD_BYTES:
+        return line
+    whole = record if isinstance(record, str) else _json(record).decode()
+    written["record"] = whole.encode("utf-8", "replace")[:MAX_RECORD_BYTES].decode("utf-8", "ignore")
+    written["note"] = f"the record is cut: it has {len(whole):,} characters as JSON"
+    return _json(written)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    """One line of JSON whatever is in it: a letter is often one because its record has no JSON."""
+    try:
+        return orjson.dumps(value, default=repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:
+        pass
+    try:
+        return json.dumps(value, default=repr).encode() + b"\n"
+    except (TypeError, ValueError, RecursionError):
+        kept = {key: item for key, item in value.items() if key in ("id", "place", "reason")}
+        return json.dumps({**kept, "record": _repr(value.get("record", value))}).encode() + b"\n"
+
+
+def _repr(value: object) -> str:
+    try:
+        return repr(value)
+    except (RecursionError, ValueError):  # ValueError: an integer of more than 4,300 digits
+        return "it cannot be written"
+
+
+_POSITION = re.compile(r"\[\d+:\d+\] ?")
+_TAIL = re.compile(r"( in document with id |\. Preview of field's value|;).*|\n.*", re.DOTALL)
+_ASIDE = re.compile(r" ?\([^()]*\)")
+_NUMBER = re.compile(r"(?<![\w'])-?\d[\d.,]*\b(?!')")
+
+
+def reason_kind(reason: str) -> str:
+    """The reason without what differs from record to record, so that letters can be counted by it.
+
+    Positions, numbers, what stands in parentheses or after a semicolon, and Elasticsearch's id and preview of the value
+    go; the field stays: ``[1:27] failed to parse field [year] of type [integer] in document with id '9'`` counts as
+    ``failed to parse field [year] of type [integer]``.
+    """
+    kind = _TAIL.sub("", _POSITION.sub("", reason))
+    kind = _NUMBER.sub("N", _ASIDE.sub("", kind)).strip()
+    return kind[:160] or "no reason given"

@@ -1,0 +1,97 @@
+"""Looking at what is in the cluster: every version that esvector made, with its size and health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from esvector.client import explain_errors
+from esvector.errors import IndexNotFoundError
+from esvector.passport import META_KEY, Passport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from elasticsearch import Elasticsearch
+
+__all__ = ["VersionStatus", "describe_versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version. ``state`` is "live" (readers see it), "kept" (an earlier one) or "unfinished".
+
+    ``memory_bytes`` is what a fast search keeps in memory: quantized vectors and graph, and the raw vectors where
+    nothing is quantized; None where the server (before 9.2) does not tell.
+    """
+
+    alias: str
+    index: str
+    state: str
+    documents: int
+    model: str
+    similarity: str
+    dims: int
+    vector_type: str
+    disk_bytes: int
+    memory_bytes: int | None
+    health: str
+    passport: Mapping[str, Any]
+
+
+def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[VersionStatus]:
+    """Return the versions of ``alias``, or of every alias, in the order of their names.
+
+    Raises IndexNotFoundError when there is none of ``alias``.
+    """
+    pattern = f"{alias}-*,{alias}" if alias else "*"
+    with explain_errors(client):
+        indices = client.options(ignore_status=404).indices.get(index=pattern, features="aliases,mappings")
+        ours = {
+            name: facts
+            for name, facts in sorted(indices.items())
+            if META_KEY in facts.get("mappings", {}).get("_meta", {}) and _belongs(name, facts, alias)
+        }
+        if not ours and alias:
+            raise IndexNotFoundError(f"esvector made no index {alias}", "see 'esvector status' for those there are")
+        if not ours:
+            return []
+        names = ",".join(ours)
+        stats = client.indices.stats(index=names, metric="docs,store,dense_vector")["indices"]
+        health = client.cluster.health(index=names, level="indices")["indices"]
+    return [_describe(name, facts, stats[name]["primaries"], health[name]["status"]) for name, facts in ours.items()]
+
+
+def _belongs(index: str, facts: Mapping[str, Any], alias: str | None) -> bool:
+    return alias is None or index.rpartition("-")[0] == alias or index == alias or alias in facts["aliases"]
+
+
+def _describe(index: str, facts: Mapping[str, Any], stats: Mapping[str, Any], health: str) -> VersionStatus:
+    passport = Passport.from_meta(facts["mappings"]["_meta"])
+    assert passport is not None  # noqa: S101  # the caller kept only indices with one
+    alias = index.rpartition("-")[0]
+    field = facts["mappings"]["properties"].get(passport.vector_field, {})
+    live = alias in facts["aliases"]
+    vector_type = str(field.get("index_options", {}).get("type", "hnsw"))
+    return VersionStatus(
+        alias=alias,
+        index=index,
+        state="live" if live else "kept" if passport.state == "ready" else "unfinished",
+        documents=stats["docs"]["count"],
+        model=passport.encoder.model,
+        similarity=passport.encoder.similarity or "",
+        dims=passport.encoder.dims or 0,
+        vector_type=vector_type,
+        disk_bytes=stats["store"]["size_in_bytes"],
+        memory_bytes=_memory(stats.get("dense_vector", {}).get("off_heap"), vector_type),
+        health=health,
+        passport=facts["mappings"]["_meta"][META_KEY],
+    )
+
+
+def _memory(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:
+    if off_heap is None:
+        return None
+    quantized = off_heap.get("total_veq_size_bytes", 0) + off_heap.get("total_veb_size_bytes", 0)
+    raw = 0 if vector_type.startswith(("int8", "int4", "bbq")) else off_heap.get("total_vec_size_bytes", 0)
+    return int(quantized + off_heap.get("total_vex_size_bytes", 0) + raw)

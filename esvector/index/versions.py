@@ -1,0 +1,148 @@
+"""Versions of an index behind an alias: create beside the live one, verify, swap in one atomic step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from esvector.client import error_reason, error_type, explain_errors
+from esvector.errors import ConfigError, IndexingError
+from esvector.passport import Passport
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+__all__ = [
+    "Version",
+    "create_version",
+    "delete_version",
+    "list_versions",
+    "live_index",
+    "loading_alias",
+    "serve_version",
+]
+
+_ALIAS = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,199}")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One index of an alias; ``live`` is what readers see, ``passport`` None where esvector did not make it."""
+
+    index: str
+    live: bool
+    passport: Passport | None
+
+
+def loading_alias(index: str) -> str:
+    """Return the alias that a load writes through: gone with its index, so a write can never create one by itself."""
+    return f"{index}-loading"
+
+
+def check_alias(alias: str) -> None:
+    """Raise ConfigError for a name that Elasticsearch would refuse."""
+    if not _ALIAS.fullmatch(alias):
+        raise ConfigError(
+            f"{alias!r} cannot be the name of an index",
+            "use lower-case letters, digits, - _ and . (at most 200 characters, a letter or digit first)",
+        )
+
+
+def live_index(client: Elasticsearch, alias: str) -> str | None:
+    """Return the index behind ``alias``, None where there is no such alias.
+
+    Raises IndexingError when the name is a concrete index or an alias of several.
+    """
+    with explain_errors(client):
+        if not client.indices.exists_alias(name=alias):
+            if client.indices.exists(index=alias):
+                raise IndexingError(
+                    f"{alias} is an index, not an alias, so it cannot be replaced without a gap",
+                    "index into another name, or delete that index first",
+                )
+            return None
+        indices = sorted(client.indices.get_alias(name=alias))
+    if len(indices) > 1:
+        raise IndexingError(f"the alias {alias} points to {', '.join(indices)}", "let it point to one index only")
+    return indices[0]
+
+
+def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
+    """Every version of ``alias``, oldest first."""
+    with explain_errors(client):
+        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings", expand_wildcards="open,hidden")
+    pattern = re.compile(re.escape(alias) + r"-\d{6,}")
+    return [
+        Version(name, alias in facts["aliases"], Passport.from_meta(facts["mappings"].get("_meta")))
+        for name, facts in sorted(found.items())
+        if pattern.fullmatch(name)
+    ]
+
+
+def create_version(client: Elasticsearch, alias: str, body: Mapping[str, Any]) -> str:
+    """Create the next version of ``alias`` with ``body`` (settings and mappings) and return its name.
+
+    Raises ConfigError when the server refuses the mapping.
+    """
+    import elasticsearch
+
+    number = max((int(v.index.rpartition("-")[2]) for v in list_versions(client, alias)), default=0)
+    while True:
+        number += 1
+        index = f"{alias}-{number:06d}"
+        try:
+            with explain_errors(client):
+                client.indices.create(index=index, body={**body, "aliases": {loading_alias(index): {}}})
+        except elasticsearch.BadRequestError as error:
+            if error_type(error) == "resource_already_exists_exception":
+                continue  # another run took the number in this moment
+            raise ConfigError(
+                f"the server refuses the mapping of {index}: {error_reason(error)}", "check --mapping and --field"
+            ) from error
+        return index
+
+
+def serve_version(
+    client: Elasticsearch,
+    alias: str,
+    index: str,
+    previous: str | None,
+    passport: Passport,
+    settings: Mapping[str, Any],
+) -> None:
+    """Make ``index`` the one that readers of ``alias`` see, in place of ``previous``, in one atomic step.
+
+    Raises IndexingError when the alias was moved by somebody else meanwhile; then nothing has changed.
+    """
+    import elasticsearch
+
+    actions: list[dict[str, Any]] = [
+        {"add": {"index": index, "alias": alias}},
+        {"remove": {"index": index, "alias": loading_alias(index), "must_exist": True}},
+    ]
+    if previous is not None:
+        # Without must_exist a failing remove is answered 200 and the rest applied (9.5.3).
+        actions.insert(0, {"remove": {"index": previous, "alias": alias, "must_exist": True}})
+    with explain_errors(client):
+        client.indices.put_settings(index=index, body={"index": dict(settings)})
+        client.indices.put_mapping(index=index, body={"_meta": _meta(client, index) | passport.ready().to_meta()})
+        try:
+            client.indices.update_aliases(actions=actions)
+        except elasticsearch.NotFoundError as error:
+            raise IndexingError(
+                f"the alias {alias} no longer points to {previous}: another run moved it meanwhile",
+                "check 'esvector status', then run the same command again",
+            ) from error
+
+
+def delete_version(client: Elasticsearch, index: str) -> None:
+    """Delete an index; one that is gone already is fine."""
+    with explain_errors(client):
+        client.options(ignore_status=404).indices.delete(index=index)
+
+
+def _meta(client: Elasticsearch, index: str) -> dict[str, Any]:
+    mapping = client.indices.get_mapping(index=index)
+    return dict(mapping[index]["mappings"].get("_meta", {}))

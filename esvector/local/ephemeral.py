@@ -1,0 +1,73 @@
+"""A node for the length of a ``with`` block: own folder, own port, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from esvector.errors import NodeError
+from esvector.local.failures import PortTakenError
+from esvector.local.layout import default_downloads
+from esvector.local.node import Node
+from esvector.local.ports import free_port
+
+__all__ = ["ephemeral_node", "guarded_home"]
+
+_PORT_ATTEMPTS = 3
+
+
+@contextmanager
+def ephemeral_node(
+    *,
+    settings: Mapping[str, str] | None = None,
+    heap_mb: int = 512,
+    timeout: float = 120,
+    downloads: Path | None = None,
+) -> Iterator[Node]:
+    """Yield a healthy, empty node on a port of its own; it and its data go with the block, or with this process.
+
+    ``settings`` are more lines for elasticsearch.yml, ``heap_mb`` the Java heap in MB, ``timeout`` the seconds until it
+    has to be healthy. Elasticsearch and the JDK are those of the usual node (``downloads``). Raises NodeError.
+
+    They go whatever ends this process, ``kill -9`` included; if it was forked without exec, with its last copy.
+    """
+    with guarded_home() as home:
+        yield _started(home, settings or {}, heap_mb, timeout, downloads or default_downloads())
+
+
+@contextmanager
+def guarded_home() -> Iterator[Path]:
+    """Yield a new folder to use as the home of nodes; after the block they are killed and the folder is deleted.
+
+    The block ends the guard's input, and the guard does the rest: the same way as when this process dies.
+    """
+    home = Path(tempfile.mkdtemp(prefix="esvector-node-")).resolve()
+    if os.geteuid() == 0:
+        home.chmod(0o755)  # the server runs as another account
+    guard = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "esvector.local.guard", str(home)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C in a terminal ends the owner first, and through it the guard
+    )
+    try:
+        yield home
+    finally:
+        guard.communicate(timeout=60)
+
+
+def _started(home: Path, settings: Mapping[str, str], heap_mb: int, timeout: float, downloads: Path) -> Node:
+    for _ in range(_PORT_ATTEMPTS):
+        node = Node(home, port=free_port(), heap_mb=heap_mb, settings=settings, downloads=downloads)
+        try:
+            node.start(timeout=timeout)
+        except PortTakenError:
+            continue
+        return node
+    raise NodeError(f"{_PORT_ATTEMPTS} free ports in a row were taken by other programs meanwhile", "try again")

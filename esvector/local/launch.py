@@ -1,0 +1,82 @@
+"""Starting the server's process: folders, configuration, environment, account."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from esvector.errors import NodeError
+from esvector.local.account import Account
+from esvector.local.distribution import VERSION
+from esvector.local.layout import Layout
+from esvector.local.settings import write_config
+from esvector.local.state import State
+
+__all__ = ["LEAST_FREE_BYTES", "Launch", "launch"]
+
+LEAST_FREE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything that a start needs. ``heap_mb`` in MB."""
+
+    layout: Layout
+    account: Account
+    distribution: Path
+    java_home: Path
+    port: int
+    heap_mb: int
+    settings: Mapping[str, str]
+
+
+def launch(this: Launch) -> State:
+    """Start the server and return at once. Raises NodeError when its folders cannot be used or the disk is full."""
+    layout = this.layout
+    try:
+        _prepare_folders(layout, this.account)
+        write_config(layout, this.distribution, this.port, this.heap_mb, this.settings)
+        output = layout.startup_log.open("wb")
+    except OSError as error:
+        raise NodeError(
+            f"the node's folder {layout.home} cannot be prepared: {error}",
+            "make room or correct the permissions there, or choose another folder with ESVECTOR_HOME",
+        ) from error
+    command = [str(this.distribution / "bin" / "elasticsearch"), "-d", "-p", str(layout.pid_file)]
+    launched = time.time()
+    with output:
+        process = this.account.launch(command, _environ(layout, this.java_home), output)
+    # The launcher ends when the server is up; someone has to collect it.
+    threading.Thread(target=process.wait, name="esvector-node-launcher", daemon=True).start()
+    return State(pid=process.pid, port=this.port, version=VERSION, heap_mb=this.heap_mb, launched=launched)
+
+
+def _environ(layout: Layout, java_home: Path) -> dict[str, str]:
+    """Nothing of the caller's environment: variables like ES_JAVA_OPTS would change the node without a trace."""
+    return {
+        "PATH": os.defpath,
+        "HOME": str(layout.temporary),
+        "ES_JAVA_HOME": str(java_home),
+        "ES_PATH_CONF": str(layout.config),
+        "ES_TMPDIR": str(layout.temporary),
+    }
+
+
+def _prepare_folders(layout: Layout, account: Account) -> None:
+    shutil.rmtree(layout.temporary, ignore_errors=True)
+    layout.pid_file.unlink(missing_ok=True)
+    for folder in layout.server_folders:
+        folder.mkdir(exist_ok=True)
+    account.own(*layout.server_folders)
+    account.check_can_enter(layout.data)
+    free = shutil.disk_usage(layout.data).free
+    if free < LEAST_FREE_BYTES:
+        raise NodeError(
+            f"only {free / 1e6:.0f} MB are free at {layout.data}, and the node needs {LEAST_FREE_BYTES / 1e6:.0f} MB",
+            "make room (esvector node reset deletes the node's data), or set ESVECTOR_HOME to a larger disk",
+        )

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
+from elasticsearch import ApiError
+
+from esvector.index.bulk import cut, operations
+from esvector.index.outcomes import Outcome, classify_answer, classify_item
+
+VECTORS = np.array([[0.5, -1.25, 3e-8], [1, 2, 3]], np.float32)
+
+
+def test_packed_vectors_are_big_endian_base64() -> None:
+    made = operations(["a", 'b"\n'], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "vector", packed=True)
+    lines = b"".join(op.body for op in made).splitlines()
+    assert [json.loads(line) for line in lines[::2]] == [
+        {"index": {"_id": "a", "version": 1, "version_type": "external_gte"}},
+        {"index": {"_id": 'b"\n', "version": 2, "version_type": "external_gte"}},
+    ]
+    first, second = json.loads(lines[1]), json.loads(lines[3])
+    assert first["x"] == 1
+    assert set(second) == {"vector"}
+    unpacked = [np.frombuffer(base64.b64decode(source["vector"]), ">f4") for source in (first, second)]
+    assert np.array_equal(unpacked, VECTORS)
+
+
+def test_an_older_server_gets_lists_of_floats() -> None:
+    made = operations(["a", "b"], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "v", packed=False)
+    sources = [json.loads(op.body.splitlines()[1]) for op in made]
+    assert np.array_equal(np.array([source["v"] for source in sources], np.float32), VECTORS)
+
+
+def test_positions_are_those_of_the_window() -> None:
+    assert [op.position for op in operations(["a", "b"], [7, 8], [b"{}"] * 2, VECTORS, "v", packed=True)] == [0, 1]
+
+
+@pytest.mark.parametrize("limit", [1, 100, 1000, 5000, 10**9])
+def test_bodies_are_cut_into_even_parts_without_losing_any(limit: int) -> None:
+    sizes = np.random.default_rng(1).integers(1, 400, 60)
+    sources = [b'{"x":"%b"}' % (b"y" * int(size)) for size in sizes]
+    made = operations([str(n) for n in range(60)], range(60), sources, np.ones((60, 2), np.float32), "v", packed=True)
+    parts = list(cut(made, limit))
+    assert [op.id for part in parts for op in part] == [op.id for op in made]
+    largest = max(len(op.body) for op in made)
+    assert all(sum(len(op.body) for op in part) <= limit + largest or len(part) == 1 for part in parts)
+    if limit == 10**9:
+        assert len(parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "outcome"),
+    [
+        (200, {}, Outcome.DONE),
+        (201, {}, Outcome.DONE),
+        (400, {"type": "document_parsing_exception"}, Outcome.REFUSED),
+        (400, {"type": "strict_dynamic_mapping_exception"}, Outcome.REFUSED),
+        (409, {"type": "version_conflict_engine_exception"}, Outcome.SUPERSEDED),
+        (404, {"type": "index_not_found_exception"}, Outcome.FATAL),
+        (403, {"type": "security_exception"}, Outcome.FATAL),
+        (403, {"type": "cluster_block_exception"}, Outcome.AGAIN),
+        (429, {"type": "es_rejected_execution_exception", "reason": "queue full"}, Outcome.AGAIN),
+        (429, {"type": "cluster_block_exception", "reason": "disk usage exceeded flood-stage"}, Outcome.AGAIN),
+        (
+            429,
+            {
+                "type": "es_rejected_execution_exception",
+                "reason": "operation of size [9] exceeds the maximum allowed limit",
+            },
+            Outcome.REFUSED,
+        ),
+        (503, {"type": "unavailable_shards_exception"}, Outcome.AGAIN),
+        (500, {"type": "any"}, Outcome.AGAIN),
+    ],
+)
+def test_what_an_item_means(status: int, error: dict[str, str], outcome: Outcome) -> None:
+    assert classify_item(status, error) is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "outcome"),
+    [
+        (413, "", Outcome.SPLIT),
+        (400, "action_request_validation_exception", Outcome.SPLIT),
+        (400, "media_type_header_exception", Outcome.FATAL),
+        (429, "es_rejected_execution_exception", Outcome.AGAIN),
+        (429, "circuit_breaking_exception", Outcome.SPLIT),
+        (401, "security_exception", Outcome.FATAL),
+        (403, "security_exception", Outcome.FATAL),
+        (404, "index_not_found_exception", Outcome.FATAL),
+        (502, "", Outcome.UNKNOWN),
+        (503, "master_not_discovered_exception", Outcome.AGAIN),
+        (504, "", Outcome.UNKNOWN),
+    ],
+)
+def test_what_a_failed_request_means(status: int, kind: str, outcome: Outcome) -> None:
+    meta = ApiResponseMeta(status, "1.1", HttpHeaders(), 0.1, NodeConfig("http", "localhost", 9200))
+    assert classify_answer(ApiError("no", meta, {"error": {"type": kind, "reason": "r"}})) is outcome

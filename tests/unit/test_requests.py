@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from esvector.errors import ConfigError, PartialResultsError
+from esvector.search.requests import knn_body, read_hits, to_similarity
+
+
+def test_the_filter_goes_inside_knn_and_size_is_k() -> None:
+    assert knn_body("v", [1.0, 2.0], 7, filters=[{"term": {"a": 1}}, {"term": {"b": 2}}]) == {
+        "knn": {
+            "field": "v",
+            "query_vector": [1.0, 2.0],
+            "k": 7,
+            "num_candidates": 100,
+            "filter": [{"term": {"a": 1}}, {"term": {"b": 2}}],
+        },
+        "size": 7,
+        "_source": {"excludes": ["v"]},
+    }
+
+
+@pytest.mark.parametrize(("k", "candidates"), [(1, 100), (50, 150), (5000, 10_000), (10_000, 10_000)])
+def test_candidates_grow_with_k_up_to_the_limit(k: int, candidates: int) -> None:
+    assert knn_body("v", [1.0], k)["knn"]["num_candidates"] == candidates
+
+
+@pytest.mark.parametrize(("k", "candidates"), [(0, None), (10_001, None), (10, 9), (10, 10_001)])
+def test_values_that_the_server_would_refuse(k: int, candidates: int | None) -> None:
+    with pytest.raises(ConfigError, match=str(candidates or k)):
+        knn_body("v", [1.0], k, num_candidates=candidates)
+
+
+@pytest.mark.parametrize("raw", [-1.0, -0.25, 0.0, 0.5, 1.0])
+def test_scores_are_turned_back_into_cosines(raw: float) -> None:
+    assert to_similarity((1 + raw) / 2, "cosine") == pytest.approx(raw)
+
+
+@pytest.mark.parametrize("raw", [-1000.0, -1.0, -0.25, 0.0, 0.5, 40.0])
+def test_scores_are_turned_back_into_dot_products(raw: float) -> None:
+    score = raw + 1 if raw >= 0 else 1 / (1 - raw)
+    assert to_similarity(score, "dot") == pytest.approx(raw)
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    hits = [
+        {"_index": "i", "_id": id_, "_score": score, "_source": {}} for id_, score in (("b", 0.9), ("c", 1), ("a", 0.9))
+    ]
+    return {"timed_out": False, "_shards": {"total": 1, "failed": 0}, "hits": {"hits": hits}} | changes
+
+
+def test_hits_are_sorted_and_ties_ordered_by_id() -> None:
+    assert [hit.id for hit in read_hits(answer(), "cosine")] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"timed_out": True},
+        {"_shards": {"total": 2, "failed": 1, "failures": [{"reason": {"reason": "disk"}}]}},
+    ],
+)
+def test_a_partial_answer_is_an_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(PartialResultsError):
+        read_hits(answer(**changes), "cosine")
