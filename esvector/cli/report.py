@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import shutil
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "human_bytes", "print_hits", "print_json", "print_report"]
 
-_WIDTH_WHEN_PIPED = 110
+_WIDEST = 110
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -27,10 +28,10 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Return a console for stdout that never breaks words out of a pipe's width."""
+    """Return a console for stdout."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _WIDTH_WHEN_PIPED, highlight=False, soft_wrap=False)
+    return Console(highlight=False)
 
 
 def human_bytes(size: float) -> str:
@@ -46,19 +47,17 @@ def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool
         for hit in hits:
             print_json(asdict(hit))
         return
-    from rich.table import Table
-    from rich.text import Text
-
     if not hits:
         click.echo("no hits", err=True)
-        return
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(justify="right", style="bold green")
-    table.add_column()
     for hit in hits:
-        table.add_row(f"{hit.score:.3f}", Text(hit.id, style="bold"))
-        table.add_row("", Text(_beginning(hit, text_fields), style="dim"))
-    console().print(table)
+        click.echo(f"{click.style(f'{hit.score:6.3f}', fg='green', bold=True)}  {click.style(hit.id, bold=True)}")
+        if beginning := _beginning(hit, text_fields):
+            width = min(_WIDEST, shutil.get_terminal_size().columns)
+            click.echo(
+                click.style(
+                    textwrap.fill(beginning, width, initial_indent=" " * 8, subsequent_indent=" " * 8), dim=True
+                )
+            )
 
 
 def print_report(report: IndexReport, *, as_json: bool) -> None:
@@ -96,5 +95,5 @@ def _share(busy: float, workers: int, seconds: float) -> str:
 
 def _beginning(hit: Hit, text_fields: Sequence[str], length: int = 160) -> str:
     texts = [str(hit.source[name]) for name in text_fields if hit.source.get(name)]
-    text = " ".join(" ".join(texts).split())
-    return text if len(text) <= length else text[: length - 1].rsplit(" ", 1)[0] + " …"
+    text = " ".join(" ".join(text for text in texts if text != hit.id).split())
+    return textwrap.shorten(text, length, placeholder=" …")

@@ -30,9 +30,9 @@ def encode_window(
     encoder: Encoder,
     texts: Sequence[str],
     token_budget: int = CPU_TOKEN_BUDGET,
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> EncodedWindow:
-    """Encode ``texts`` as documents; ``on_batch`` is told the number of texts done after each batch.
+    """Encode ``texts`` as documents; ``on_batch`` is told the texts and tokens of each batch done.
 
     Raises EncoderError when the encoder gives another shape than its profile says.
     """
@@ -50,7 +50,7 @@ def encode_window(
             )
         vectors[batch] = encoded
         if on_batch is not None:
-            on_batch(len(batch))
+            on_batch(len(batch), int(tokens[batch].sum()))
     return EncodedWindow(vectors, tokens, int((tokens > max_length).sum()))
 
 

@@ -130,7 +130,6 @@ class Load:
         for window in windows:
             encoded = encode_window(self._encoder, [d.text for d in window.documents], on_batch=self._count_encoded)
             with self._lock:
-                self.counts.tokens += int(encoded.tokens.sum())
                 self.counts.truncated += encoded.truncated
             yield self._usable(window, encoded)
 
@@ -235,11 +234,12 @@ class Load:
             self.counts.dead += 1
             self._first_reason = self._first_reason or f"{letter.place}: {letter.reason}"
 
-    def _count_encoded(self, documents: int) -> None:
+    def _count_encoded(self, documents: int, tokens: int) -> None:
         if self.stopping.is_set():  # a window can take minutes on a CPU
             raise Stopped
         with self._lock:
             self.counts.encoded += documents
+            self.counts.tokens += tokens
 
     def _count_written(self, result: WriteResult) -> None:
         with self._lock:

@@ -214,7 +214,7 @@ def test_a_run_without_anything_to_index_is_refused(index: Any, es: Elasticsearc
     index(papers(10))
     with pytest.raises(IndexingError, match="no records"):
         index([])
-    with pytest.raises(IndexingError, match="none of the first 5 records.*no text"):
+    with pytest.raises(IndexingError, match="none of the first 5 records"):
         index([{"id": str(i), "body": "x"} for i in range(5)])
     assert es.count(index=alias)["count"] == 10
 

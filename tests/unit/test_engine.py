@@ -25,12 +25,12 @@ def test_a_text_longer_than_the_budget_is_a_batch_of_its_own() -> None:
 def test_vectors_come_back_in_input_order_with_their_tokens() -> None:
     encoder = HashEncoder()
     texts = ["word " * n + str(n) for n in np.random.default_rng(3).integers(1, 100, 300)]
-    done: list[int] = []
-    window = encode_window(encoder, texts, token_budget=128, on_batch=done.append)
+    done: list[tuple[int, int]] = []
+    window = encode_window(encoder, texts, token_budget=128, on_batch=lambda *batch: done.append(batch))
     assert np.array_equal(window.vectors, encoder.encode_document(texts))
     assert list(window.tokens) == [len(text.split()) for text in texts]
     assert window.truncated == sum(len(text.split()) > 64 for text in texts)
-    assert sum(done) == 300
+    assert tuple(map(sum, zip(*done, strict=True))) == (300, window.tokens.sum())
 
 
 def test_an_encoder_that_gives_other_dims_than_it_says() -> None:

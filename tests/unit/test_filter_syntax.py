@@ -152,5 +152,3 @@ def test_limits_of_an_expression() -> None:
         with pytest.raises(FilterError, match="more than 50 levels") as caught:
             parse(deep)
         assert caught.value.position is not None
-
-

@@ -253,7 +253,7 @@ def test_globs_are_sorted_and_a_real_name_goes_before_a_pattern() -> None:
 
 @pytest.mark.parametrize(
     ("head", "message"),
-    [(b"PAR1", "Parquet"), (b"PK\x03\x04", "zip"), (b"\x28\xb5\x2f\xfd", "zstdcat"), (b"\xff\xfe{\0", "UTF-16")],
+    [(b"PAR1\x15", "Parquet"), (b"PK\x03\x04", "zip"), (b"\x28\xb5\x2f\xfd", "zstdcat"), (b"\xff\xfe{\0", "UTF-16")],
 )
 def test_other_data_is_named(head: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=message):
