@@ -65,7 +65,7 @@ class _Failure(click.ClickException):
     def __init__(self, message: str, remedy: str, exit_code: int) -> None:
         super().__init__(message)
         self.remedy = remedy
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click declares it on the class and reads it of the error
 
     def show(self, file: Any = None) -> None:  # noqa: ANN401
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", err=True, file=file)
@@ -123,5 +123,5 @@ def _server_said(error: Exception) -> _Failure | None:
 
 def _leave_quietly() -> NoReturn:
     """End without a word when the reader of our output is gone, as in ``esvector search ... | head -1``."""
-    sys.stdout = None  # type: ignore[assignment]  # nothing is left to flush to
+    sys.stdout = None  # nothing is left to flush to
     sys.exit(0)

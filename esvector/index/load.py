@@ -212,11 +212,11 @@ class Load:
 
     def _usable(self, window: Window, encoded: EncodedWindow) -> tuple[Window, NDArray[np.float32]]:
         vectors = encoded.vectors
-        finite = np.isfinite(vectors).all(axis=1)
+        finite: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
         # Elasticsearch refuses a zero vector only where it has to divide by its length.
-        good: NDArray[np.bool_] = finite
+        good = finite
         if self._encoder.profile.similarity == "cosine":
-            good = finite & (vectors != 0).any(axis=1)
+            good = finite & np.any(vectors != 0, axis=1)
         if good.all():
             return window, vectors
         for position in np.flatnonzero(~good):

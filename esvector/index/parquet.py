@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +19,14 @@ BATCH_ROWS = 256
 EXACT_DECIMAL_DIGITS = 15
 
 
-def read_parquet(path: Path, name: str) -> Iterator[Record | BadRecord]:
+def read_parquet(path: Path, name: str, count: Callable[[float], None]) -> Iterator[Record | BadRecord]:
     """Rows of a Parquet file; place is ``name:row 17``, from 1. A null is an absent field.
 
     What JSON has no word for, in a column of its own: timestamps (zoned ones in UTC), dates and times become ISO
     strings with every digit they have; decimals of up to 15 digits become numbers, longer ones strings; NaN, which data
     frames write for a missing number, is absent. Inside lists and structs values stay as Python has them, and bytes and
-    infinity stay everywhere: ``esvector.index.documents`` then writes or refuses them by name.
+    infinity stay everywhere: ``esvector.index.documents`` then writes or refuses them by name. ``count`` is told the
+    bytes read of the file, by the share of its rows.
 
     Raises SourceError for a file that is cut, damaged or no Parquet, with the rows that were read before.
     """
@@ -37,7 +38,9 @@ def read_parquet(path: Path, name: str) -> Iterator[Record | BadRecord]:
         # With buffer_size a column is read piece by piece; without it a whole row group would be held.
         with pq.ParquetFile(path, buffer_size=1 << 20, page_checksum_verification=True) as file:
             _check_columns(file.schema_arrow.names, name)
+            bytes_per_row = path.stat().st_size / max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=BATCH_ROWS):
+                count(batch.num_rows * bytes_per_row)
                 for record in _records(batch, name, row):
                     row += 1
                     yield record

@@ -6,7 +6,7 @@ import glob
 import gzip
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedReader, FileIO, RawIOBase
@@ -18,7 +18,7 @@ from esvector.index.formats import RAW_CHARACTERS, read_csv, read_jsonl
 from esvector.index.parquet import read_parquet
 from esvector.types import BadRecord, Record
 
-__all__ = ["MAX_RECORD_BYTES", "as_records", "read_documents"]
+__all__ = ["MAX_RECORD_BYTES", "Documents", "as_records", "read_documents"]
 
 MAX_RECORD_BYTES = 64 * 2**20
 """The longest line of JSON, or row of CSV, that is read."""
@@ -50,9 +50,29 @@ class _Input:
     gzipped: bool
 
 
+class Documents(Iterator[Record | BadRecord]):
+    """The records of several inputs, one after the other, and how far the reading has come."""
+
+    def __init__(self, inputs: list[_Input], stdin: BinaryIO | None, max_record_bytes: int) -> None:
+        self._records = (record for found in inputs for record in _read(found, stdin, max_record_bytes, self._count))
+        paths = [found.path for found in inputs]
+        self._total = sum(path.stat().st_size for path in paths if path) if all(paths) else 0
+        self._done = 0.0
+
+    def __next__(self) -> Record | BadRecord:
+        return next(self._records)
+
+    def share_read(self) -> float | None:
+        """Share of the files that is read, 0 to 1 (up to a buffer of 1 MiB ahead); None where no size is known."""
+        return min(1.0, self._done / self._total) if self._total else None
+
+    def _count(self, size: float) -> None:
+        self._done += size
+
+
 def read_documents(
     *sources: str | Path, stdin: BinaryIO | None = None, max_record_bytes: int = MAX_RECORD_BYTES
-) -> Iterator[Record | BadRecord]:
+) -> Documents:
     """Records of files, one after the other, read as they are asked for.
 
     A source is the path of a ``.jsonl``, ``.ndjson``, ``.csv``, ``.tsv`` (each may be gzipped) or ``.parquet`` file
@@ -73,7 +93,7 @@ def read_documents(
         raise SourceError("standard input (-) is named twice", "It can be read only once.")
     if any(found.suffix == ".parquet" for found in inputs):
         require("parquet", "pyarrow")
-    return (record for found in inputs for record in _read(found, stdin, max_record_bytes))
+    return Documents(inputs, stdin, max_record_bytes)
 
 
 def as_records(items: Iterable[Any]) -> Iterator[Record | BadRecord]:
@@ -125,12 +145,15 @@ def _input(name: str) -> _Input:
     return _Input(name, path, suffix, gzipped)
 
 
-def _read(found: _Input, stdin: BinaryIO | None, max_bytes: int) -> Iterator[Record | BadRecord]:
+def _read(
+    found: _Input, stdin: BinaryIO | None, max_bytes: int, count: Callable[[float], None]
+) -> Iterator[Record | BadRecord]:
+    """Records of one input; ``count`` is told the bytes read of its file."""
     if found.suffix == ".parquet" and found.path is not None:
-        yield from read_parquet(found.path, found.name)
+        yield from read_parquet(found.path, found.name, count)
         return
     with ExitStack() as stack:
-        stream = _open(found, stdin, stack)
+        stream = _open(found, stdin, stack, count)
         if delimiter := _DELIMITERS.get(found.suffix):
             yield from read_csv(stream, found.name, delimiter=delimiter, max_bytes=max_bytes)
         else:
@@ -138,7 +161,7 @@ def _read(found: _Input, stdin: BinaryIO | None, max_bytes: int) -> Iterator[Rec
             yield from read_jsonl(stream, found.name, any_json=any_json, max_bytes=max_bytes)
 
 
-def _open(found: _Input, stdin: BinaryIO | None, stack: ExitStack) -> BufferedReader:
+def _open(found: _Input, stdin: BinaryIO | None, stack: ExitStack, count: Callable[[float], None]) -> BufferedReader:
     """The bytes of an input, out of gzip where they begin like it; whatever was opened is closed by ``stack``."""
     try:
         if found.path is None:
@@ -151,7 +174,7 @@ def _open(found: _Input, stdin: BinaryIO | None, stack: ExitStack) -> BufferedRe
     for magic, (what, remedy) in _FOREIGN.items():
         if head.startswith(magic):
             raise SourceError(f"{found.name} is {what}", remedy.format(name=found.name))
-    stream: BufferedReader = stack.enter_context(BufferedReader(_Rejoined(head, raw), _BUFFER_BYTES))
+    stream: BufferedReader = stack.enter_context(BufferedReader(_Rejoined(head, raw, count), _BUFFER_BYTES))
     if head.startswith(_GZIP):
         unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
         # Through read1, which gives what it has: all whole lines before a cut are read before it is met.
@@ -175,11 +198,14 @@ def _head(raw: BinaryIO | FileIO) -> bytes:
 class _Rejoined(RawIOBase):
     """``head`` and then what is left of ``raw``: first bytes that were looked at are not lost, on a pipe either.
 
-    Closing it does not close ``raw``.
+    Closing it does not close ``raw``. ``count`` is told the bytes of each piece.
     """
 
-    def __init__(self, head: bytes, raw: BinaryIO | FileIO | gzip.GzipFile) -> None:
+    def __init__(
+        self, head: bytes, raw: BinaryIO | FileIO | gzip.GzipFile, count: Callable[[float], None] | None = None
+    ) -> None:
         self._head = head
+        self._count = count
         # read1 returns what a pipe has; read would wait until there is a whole buffer of it.
         self._read = getattr(raw, "read1", raw.read)
 
@@ -190,4 +216,6 @@ class _Rejoined(RawIOBase):
         data = self._head[: len(buffer)] or self._read(len(buffer))
         self._head = self._head[len(buffer) :]
         buffer[: len(data)] = data
+        if self._count is not None:
+            self._count(len(data))
         return len(data)

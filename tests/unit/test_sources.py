@@ -441,3 +441,20 @@ def test_as_records_is_lazy_and_refuses_what_is_no_collection() -> None:
         as_records("papers.jsonl")
     with pytest.raises(SourceError, match="one mapping"):
         as_records({"a": 1})
+
+
+def test_the_share_that_is_read_grows_to_one_and_is_unknown_for_stdin(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    rows = [{"id": str(n), "text": "x" * 5000} for n in range(1000)]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet", compression="none", use_dictionary=False)
+    documents = read_documents(tmp_path / "a.jsonl", tmp_path / "b.jsonl.gz", tmp_path / "c.parquet")
+    shares = [documents.share_read() for _ in documents]
+    assert shares == sorted(s for s in shares if s is not None)
+    assert 0 < (shares[0] or 0) < 0.3
+    assert 0.4 < (shares[999] or 0) < 0.6
+    assert shares[-1] == pytest.approx(1)
+    assert read_documents("-", stdin=io.BytesIO(lines)).share_read() is None
