@@ -180,7 +180,8 @@ def _explain_api_error(error: ApiError, where: str) -> Exception | None:
             f"{where} refuses the credentials (401)",
             "set ESVECTOR_API_KEY, or ESVECTOR_USERNAME and ESVECTOR_PASSWORD (or ..._FILE)",
         )
-    if error.status_code == 403 and error_type(error) == "security_exception":
+    # The answer to a HEAD request has no body that would say "security_exception".
+    if error.status_code == 403 and error_type(error) != "cluster_block_exception":
         return CredentialsError(f"{where} refuses the action: {error_reason(error)}", "ask for the missing privilege")
     return None
 

@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from esvector.types import Hit, IndexReport
 
-__all__ = ["console", "human_bytes", "print_hits", "print_json", "print_report"]
+__all__ = ["print_hits", "print_json", "print_report"]
 
 _WIDEST = 110
 
@@ -25,20 +23,6 @@ def print_json(value: Mapping[str, Any]) -> None:
     import orjson
 
     click.echo(orjson.dumps(value, default=str).decode())
-
-
-def console() -> Console:
-    """Return a console for stdout."""
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def human_bytes(size: float) -> str:
-    """Return a size with its unit, such as "1.5 MB"."""
-    from rich.filesize import decimal
-
-    return decimal(int(size))
 
 
 def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool) -> None:

@@ -10,8 +10,6 @@ import click
 from esvector.cli.options import open_client, output_option, server_option, wants_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from esvector.index.inspect import VersionStatus
 
 __all__ = ["status"]
@@ -35,30 +33,19 @@ def status(alias: str | None, url: str | None, as_json: bool) -> None:
     if wants_json(as_json):
         for version in found:
             print_json(asdict(version))
-    elif found:
-        _print_table(found)
-    else:
+        return
+    for version in found:
+        _print(version)
+    if not found:
         click.echo("nothing indexed yet", err=True)
 
 
-def _print_table(found: Sequence[VersionStatus]) -> None:
-    from rich.table import Table
+def _print(version: VersionStatus) -> None:
+    from rich.filesize import decimal
 
-    from esvector.cli.report import console, human_bytes
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("alias", "index", "state", "documents", "encoder", "vectors", "on disk", "in memory", "health"):
-        table.add_column(name, justify="right" if name in ("documents", "on disk", "in memory") else "left")
-    for v in found:
-        table.add_row(
-            v.alias,
-            v.index,
-            v.state,
-            f"{v.documents:,}",
-            f"{v.model} ({v.similarity})",
-            f"{v.dims} x {v.vector_type}",
-            human_bytes(v.disk_bytes),
-            "-" if v.memory_bytes is None else human_bytes(v.memory_bytes),
-            v.health,
-        )
-    console().print(table)
+    memory = "" if version.memory_bytes is None else f", {decimal(version.memory_bytes)} in memory for a fast search"
+    state = click.style(version.state, fg="green" if version.state == "live" else "yellow")
+    health = click.style(version.health, fg=version.health)  # its values are colours
+    click.echo(f"{click.style(version.index, bold=True)}  {state}, {version.documents:,} documents, {health}")
+    click.echo(f"    encoder  {version.model}, {version.similarity}, {version.dims} dims")
+    click.echo(f"    vectors  {version.vector_type}, {decimal(version.disk_bytes)} on disk{memory}")

@@ -46,11 +46,11 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
     """
     pattern = f"{alias}-*,{alias}" if alias else "*"
     with explain_errors(client):
-        indices = client.options(ignore_status=404).indices.get(index=pattern, features="aliases,mappings")
+        indices = client.indices.get(index=pattern, features="aliases,mappings", ignore_unavailable=True)
         ours = {
-            name: facts
+            name: (facts, passport)
             for name, facts in sorted(indices.items())
-            if META_KEY in facts.get("mappings", {}).get("_meta", {}) and _belongs(name, facts, alias)
+            if _belongs(name, facts, alias) and (passport := Passport.from_meta(facts["mappings"].get("_meta")))
         }
         if not ours and alias:
             raise IndexNotFoundError(f"esvector made no index {alias}", "see 'esvector status' for those there are")
@@ -59,16 +59,19 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
         names = ",".join(ours)
         stats = client.indices.stats(index=names, metric="docs,store,dense_vector")["indices"]
         health = client.cluster.health(index=names, level="indices")["indices"]
-    return [_describe(name, facts, stats[name]["primaries"], health[name]["status"]) for name, facts in ours.items()]
+    return [
+        _describe(name, facts, passport, stats[name]["primaries"], health[name]["status"])
+        for name, (facts, passport) in ours.items()
+    ]
 
 
 def _belongs(index: str, facts: Mapping[str, Any], alias: str | None) -> bool:
     return alias is None or index.rpartition("-")[0] == alias or index == alias or alias in facts["aliases"]
 
 
-def _describe(index: str, facts: Mapping[str, Any], stats: Mapping[str, Any], health: str) -> VersionStatus:
-    passport = Passport.from_meta(facts["mappings"]["_meta"])
-    assert passport is not None  # noqa: S101  # the caller kept only indices with one
+def _describe(
+    index: str, facts: Mapping[str, Any], passport: Passport, stats: Mapping[str, Any], health: str
+) -> VersionStatus:
     alias = index.rpartition("-")[0]
     field = facts["mappings"]["properties"].get(passport.vector_field, {})
     live = alias in facts["aliases"]

@@ -1,0 +1,245 @@
+"""Reading a filter expression: the grammar, and what to say where it breaks."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from esvector.errors import FilterError
+from esvector.search.filter_tree import And, Comparison, Exists, Filter, Literal, Membership, Not, Or, flat
+
+if TYPE_CHECKING:
+    from lark import Lark, Token
+    from lark.exceptions import UnexpectedInput
+
+__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "located", "parse_expression"]
+
+MAX_CHARACTERS = 100_000
+MAX_DEPTH = 50
+MAX_VALUES = 10_000
+
+# Reserved in bare words: delimiters, and what other languages use as operators or patterns, so that `a = 1 && b = 2` or
+# `name = gra*` is an error instead of a comparison with an unexpected text.
+_BARE = r"[^\s()'\"`,=!<>*&|;\[\]{}\\]"
+
+GRAMMAR = rf"""
+?start: either
+?either: every (_OR every)*
+?every: one (_AND one)*
+?one: _NOT one                                     -> negated
+    | _OPEN either _CLOSE
+    | (FIELD | NAME) OPERATOR (WORD | STRING)      -> comparison
+    | (FIELD | NAME) _IN _list                     -> member
+    | (FIELD | NAME) _NOT _IN _list                -> stranger
+    | _EXISTS (FIELD | NAME)                       -> exists
+    | _MISSING (FIELD | NAME)                      -> missing
+_list: _OPEN (WORD | STRING) (_COMMA (WORD | STRING))* _CLOSE
+
+_AND.2: /and(?!{_BARE})/i
+_OR.2: /or(?!{_BARE})/i
+_NOT.2: /not(?!{_BARE})/i
+_IN.2: /in(?!{_BARE})/i
+_EXISTS.2: /exists(?!{_BARE})/i
+_MISSING.2: /missing(?!{_BARE})/i
+OPERATOR: "==" | "!=" | "<=" | ">=" | "=" | "<" | ">"
+_OPEN: "("
+_CLOSE: ")"
+_COMMA: ","
+NAME: /`[^`]+`/
+STRING: /'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"/s
+FIELD: /(?!(and|or|not|in|exists|missing)(?!{_BARE})){_BARE}+/i
+WORD: /{_BARE}+/
+%ignore /\s+/
+"""
+
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
+
+_MISSING_FIELD = (
+    "Start a condition with a field: year >= 2020. A name with odd characters goes in backticks: `my field` = 1."
+)
+_MISSING_OPERATOR = (
+    "After a field comes a comparison (= != < <= > >=) or in (...): year >= 2020, venue in ('ACL', 'EMNLP'). "
+    "To ask whether there is a value, write: exists doi, or: missing doi."
+)
+_MISSING_VALUE = (
+    "Compare with a value: year >= 2020. Quote one with spaces or other special characters: venue = 'New York'."
+)
+_MISSING_JOINT = (
+    "Join conditions with and, or: year >= 2020 and venue = ACL. "
+    "Quote a value with spaces or other special characters: venue = 'New York'."
+)
+_MISSING_LIST = "Write the values in parentheses, with commas between: venue in ('ACL', 'EMNLP')."
+_UNCLOSED_QUOTE = (
+    r"Close it with the same quote; a quote inside is written with a backslash: title = 'Alzheimer\'s disease'."
+)
+
+# What could have come next decides what to say; the first row with a terminal that was possible is used.
+_EXPLANATIONS = (
+    ("_AND", "expected and, or, or the end", _MISSING_JOINT),
+    ("OPERATOR", "expected a comparison", _MISSING_OPERATOR),
+    ("NAME", "expected a field", _MISSING_FIELD),
+    ("STRING", "expected a value", _MISSING_VALUE),
+    ("_COMMA", "expected a comma or a closing parenthesis", _MISSING_LIST),
+    ("_OPEN", "expected a list of values in parentheses", _MISSING_LIST),
+)
+
+
+def parse_expression(expression: str) -> Filter:
+    """The tree of ``expression``, with the place of every field and value.
+
+    Raises FilterError, with ``position`` and a caret line, where it cannot be read or passes MAX_CHARACTERS characters,
+    MAX_DEPTH levels of nesting, or MAX_VALUES values in a list.
+    """
+    from lark.exceptions import UnexpectedInput
+
+    if len(expression) > MAX_CHARACTERS:
+        raise FilterError(
+            f"the filter has {len(expression):,} characters; at most {MAX_CHARACTERS:,} are read",
+            "Ask for less at once, or pass the clause itself as Query DSL.",
+            MAX_CHARACTERS,
+        )
+    try:
+        # One embedded builder and an automaton: no recursion, whatever the nesting.
+        tree: Filter = _parser().parse(expression)  # type: ignore[assignment]
+    except UnexpectedInput as error:
+        raise located(_explained(error, expression), expression) from None
+    except FilterError as error:
+        raise located(error, expression) from None
+    _check_depth(tree, expression)
+    return tree
+
+
+def located(error: FilterError, expression: str) -> FilterError:
+    """``error`` with a caret under its place in ``expression``; unchanged if it has no place."""
+    if error.position is None:
+        return error
+    at = error.position
+    start = max(expression.rfind("\n", 0, at) + 1, at - 70)
+    end = min(len(expression), at + 40)
+    line = "".join(c if c.isprintable() else " " for c in expression[start:end].split("\n")[0])
+    return type(error)(
+        f"{error.message} (at character {at})\n  {line}\n  {' ' * (at - start)}^", error.remedy, error.position
+    )
+
+
+@cache
+def _parser() -> Lark:
+    from lark import Lark
+
+    return Lark(GRAMMAR, parser="lalr", transformer=_Builder(), maybe_placeholders=False)
+
+
+class _Builder:
+    """Makes a node when the parser has read one; the methods are named after the rules of the grammar."""
+
+    def either(self, parts: list[Filter]) -> Filter:
+        return Or(tuple(node for part in parts for node in flat(Or, part)))
+
+    def every(self, parts: list[Filter]) -> Filter:
+        return And(tuple(node for part in parts for node in flat(And, part)))
+
+    def negated(self, parts: list[Filter]) -> Filter:
+        return Not(parts[0])
+
+    def comparison(self, tokens: list[Token]) -> Filter:
+        operator = "=" if tokens[1] == "==" else str(tokens[1])
+        return Comparison(_name(tokens[0]), operator, _value(tokens[2]), tokens[0].start_pos)
+
+    def member(self, tokens: list[Token]) -> Filter:
+        if len(tokens) > MAX_VALUES + 1:
+            raise FilterError(
+                f"the list has {len(tokens) - 1:,} values; at most {MAX_VALUES:,} are allowed",
+                "Ask for fewer at once: venue in ('ACL', 'EMNLP').",
+                tokens[MAX_VALUES + 1].start_pos,
+            )
+        return Membership(_name(tokens[0]), tuple(_value(token) for token in tokens[1:]), tokens[0].start_pos)
+
+    def stranger(self, tokens: list[Token]) -> Filter:
+        return Not(self.member(tokens))
+
+    def exists(self, tokens: list[Token]) -> Filter:
+        return Exists(_name(tokens[0]), tokens[0].start_pos)
+
+    def missing(self, tokens: list[Token]) -> Filter:
+        return Not(self.exists(tokens))
+
+
+def _name(token: Token) -> str:
+    return str(token[1:-1]) if token.type == "NAME" else str(token)
+
+
+def _value(token: Token) -> Literal:
+    if token.type == "STRING":
+        return Literal(_unescaped(token), token.start_pos)
+    if token.lower() == "null":
+        raise FilterError(
+            "null is not a value that a document can have",
+            "Ask with: missing doi, or: exists doi. For the four letters, write 'null' in quotes.",
+            token.start_pos,
+        )
+    return Literal(str(token), token.start_pos)
+
+
+def _unescaped(token: Token) -> str:
+    body = str(token[1:-1])
+    parts = []
+    at = 0
+    while (slash := body.find("\\", at)) >= 0:
+        parts.append(body[at:slash])
+        character = body[slash + 1]
+        if character not in _ESCAPES:
+            raise FilterError(
+                f"\\{character} is not an escape",
+                r"In quotes \' \" \\ \n \r \t are escapes; a backslash itself is written twice: path = 'C:\\data'.",
+                (token.start_pos or 0) + 1 + slash,
+            )
+        parts.append(_ESCAPES[character])
+        at = slash + 2
+    return "".join([*parts, body[at:]])
+
+
+def _check_depth(tree: Filter, expression: str) -> None:
+    waiting = [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        match node:
+            case Not():
+                waiting.append((node.part, depth + 1))
+            case And() | Or():
+                waiting.extend((part, depth + 1) for part in node.parts)
+            case _ if depth > MAX_DEPTH:
+                error = FilterError(
+                    f"the filter is nested more than {MAX_DEPTH} levels deep",
+                    "Write it flatter: a = 1 and b = 2 and c = 3 is one level.",
+                    node.position,
+                )
+                raise located(error, expression)
+
+
+def _explained(error: UnexpectedInput, expression: str) -> FilterError:
+    from lark.exceptions import UnexpectedToken
+
+    if not expression.strip():
+        return FilterError("the filter is empty", "Write a condition: year >= 2020 and venue in ('ACL', 'EMNLP').", 0)
+    if isinstance(error, UnexpectedToken):
+        at_end, at, possible = error.token.type == "$END", error.token.start_pos or 0, set(error.expected)
+    else:
+        at_end, at, possible = False, error.pos_in_stream or 0, set(getattr(error, "allowed", None) or ())
+    if at_end:
+        at = len(expression)
+    elif possible & {"'": {"STRING"}, '"': {"STRING"}, "`": {"NAME"}}.get(expression[at], set()):
+        return FilterError("this quote is not closed", _UNCLOSED_QUOTE, at)
+    found = "the filter ends here" if at_end else f"found {_excerpt(expression, at)!r}"
+    if at_end and "_CLOSE" in possible:
+        return FilterError("a parenthesis is not closed", "Write as many ) as (: (year = 2020 or year = 2021).", at)
+    if "$END" in possible and expression[at] == ")":
+        return FilterError("this parenthesis closes nothing", "Write as many ( as ): (year = 2020 or year = 2021).", at)
+    for terminal, message, remedy in _EXPLANATIONS:
+        if terminal in possible:
+            return FilterError(f"{message}; {found}", remedy, at)
+    return FilterError(f"the filter cannot be read; {found}", _MISSING_JOINT, at)
+
+
+def _excerpt(expression: str, at: int) -> str:
+    words = expression[at : at + 40].split()
+    return words[0][:20] if words else expression[at]

@@ -1,0 +1,141 @@
+"""The tree of a filter: what an expression says, before a mapping gives its values their types."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import TypeAlias
+
+from esvector.errors import FilterError
+
+__all__ = [
+    "OPERATORS",
+    "And",
+    "Comparison",
+    "Exists",
+    "Filter",
+    "Literal",
+    "Membership",
+    "Not",
+    "Or",
+    "Value",
+    "literal",
+]
+
+OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A value as it was written (quotes and escapes undone); the mapping decides what it means.
+
+    ``position`` counts characters of the expression from 0, here and in the rest of the tree; it is None in a tree that
+    was not parsed, and plays no part in equality.
+    """
+
+    text: str
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+# bool is an int and datetime a date. A str stands for what the same characters would mean in an expression.
+Value: TypeAlias = Literal | str | int | float | Decimal | date
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``field operator value``; ``operator`` is one of OPERATORS, ``position`` is that of the field."""
+
+    field: str
+    operator: str
+    value: Value
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """``field in (values)``: equal to any of them. Without values it is true for no document."""
+
+    field: str
+    values: tuple[Value, ...]
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The document has at least one value in the field."""
+
+    field: str
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    """Every part is true; there is at least one."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    """Some part is true; there is at least one."""
+
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part is not true: the exact complement, so documents without the field are included."""
+
+    part: Filter
+
+
+Filter: TypeAlias = Comparison | Membership | Exists | And | Or | Not
+
+
+def literal(value: Value) -> Literal:
+    """``value`` as it would be written in an expression.
+
+    Raises FilterError for anything but a string, number, boolean, date or datetime: an object is never a value.
+    """
+    # Wider than the annotation: numpy's numbers are registered as Integral and Real, and callers may pass anything.
+    given: object = value
+    match given:
+        case Literal():
+            return given
+        case str():
+            return Literal(str.__str__(given))
+        case bool():
+            return Literal("true" if given else "false")
+        case Integral():
+            return Literal(int.__repr__(int(given)))
+        case Decimal():
+            return Literal(str(given))
+        case Real():
+            return Literal(float.__repr__(float(given)))
+        case date():
+            return Literal(given.isoformat())
+        case _:
+            raise FilterError(
+                f"a filter cannot compare with a value of type {type(given).__name__}",
+                "A value is a string, a number, true or false, a date or a datetime; for several, use a Membership.",
+            )
+
+
+def flat(kind: type[And] | type[Or], tree: Filter) -> Iterator[Filter]:
+    """The parts of ``tree`` in order, with nodes of the same ``kind`` opened; ``tree`` itself if it is another kind.
+
+    Raises FilterError for a node without parts, whose meaning would depend on what is around it.
+    """
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, kind):
+            if not node.parts:
+                raise FilterError(f"{kind.__name__} has no parts", "Give it at least one, or leave the filter out.")
+            waiting.extend(reversed(node.parts))
+        else:
+            yield node
