@@ -1,0 +1,41 @@
+"""Memory does not grow with the corpus."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from elasticsearch import Elasticsearch
+
+LOAD = """
+import resource, sys
+from esvector import Indexer, connect
+from tests.support.encoders import HashEncoder
+
+url, alias, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+documents = ({"id": str(n), "text": f"a short text about subject {n}", "year": 1990 + n % 30} for n in range(count))
+flat = {"mappings": {"properties": {"vector": {"type": "dense_vector", "index_options": {"type": "flat"}}}}}
+report = Indexer(connect(url, {}), alias, encoder=HashEncoder(dims=16), mapping=flat).run(documents)
+assert report.indexed == count
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak_memory(url: str, alias: str, documents: int, folder: Path) -> int:
+    """Largest resident size of a process that indexes ``documents``, in KiB."""
+    command = [sys.executable, "-c", LOAD, url, alias, str(documents)]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, cwd=folder, env={"PYTHONPATH": root}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_peak_memory_of_ten_times_the_documents_is_the_same(
+    server_url: str, es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    few = peak_memory(server_url, alias, 10_000, tmp_path)
+    many = peak_memory(server_url, alias, 100_000, tmp_path)
+    assert es.count(index=alias)["count"] == 100_000
+    print(f"peak of 10,000 documents {few / 1024:.0f} MiB, of 100,000 {many / 1024:.0f} MiB")  # noqa: T201
+    assert many < 1.1 * few

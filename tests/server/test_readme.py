@@ -1,0 +1,89 @@
+"""Every command and example of the README, run as it stands, in its order, in an empty folder with an empty home."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from esvector.local import Node
+from esvector.local.ephemeral import guarded_home
+from esvector.local.layout import default_downloads
+from esvector.local.ports import free_port
+
+README = Path(__file__).parents[2] / "README.md"
+# What cannot be run here: the test suite inside itself.
+NOT_RUN = {"uv run pytest"}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """What follows a prompt at the beginning of a block: the demo's own output shows prompts, too, after a blank line."""
+    found = []
+    for block in blocks("console"):
+        typed = block.split("\n\n")[0]
+        found += [line.removeprefix("$ ") for line in typed.splitlines() if line.startswith("$ ")]
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with guarded_home() as home:
+        # Only what would be fetched is shared with other tests; the node and its data are this test's own.
+        (home / "downloads").symlink_to(default_downloads())
+        Node(home, port=free_port())  # fetches nothing; the commands start it
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ESVECTOR_")}
+        binaries = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"
+        yield inherited | {
+            "ESVECTOR_HOME": str(home),
+            "HOME": str(tmp_path_factory.mktemp("home")),
+            "HF_HUB_OFFLINE": "1",
+            "PATH": binaries,
+        }
+
+
+def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str], tmp_path: Path) -> None:
+    typed = [command for command in commands() if command not in NOT_RUN]
+    assert len(typed) >= 9
+    said = {}
+    for command in typed:
+        plain = command.replace("pip install uv && uv run ", "")
+        done = subprocess.run(
+            plain, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, f"{plain}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        said[plain] = done
+        if plain == "esvector demo":
+            python_example(done.stderr, environment, tmp_path)
+    demo = said["esvector demo"].stdout
+    assert demo.count("$ esvector search") == 2
+    assert "json.dump\n" in demo
+    assert "esvector node stop" in demo
+    assert int(re.findall(r"([\d,]+) documents encoded", said["esvector demo"].stderr)[0].replace(",", "")) > 2000
+    assert '"id":"json.dump"' in said["esvector similar docs json.dumps -k 3"].stdout
+
+
+def python_example(demo_said: str, environment: dict[str, str], folder: Path) -> None:
+    url = re.findall(r"running at (\S+)\.\n", demo_said)[0]
+    (example,) = blocks("python")
+    code = example.replace("http://localhost:9200", url)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "2 documents"
+    assert done.stdout.splitlines()[1].startswith("car 0.")
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) < 250
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (README.parent / link).exists(), link
