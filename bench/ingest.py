@@ -1,7 +1,7 @@
-"""Documents per second into a flat dense_vector field: esvector's writer, helpers.bulk, and a raw replay of the same bytes.
+"""Documents per second into a flat dense_vector field: esvector's writer, helpers.bulk, a raw replay of the same bytes.
 
-The vectors are given, so this is the cost of serializing, sending and indexing alone. The sides take turns, each into an
-index of its own; a ratio is taken within a round, and the median over the rounds is the result.
+The vectors are given, so this is the cost of serializing, sending and indexing alone. The sides take turns, each into
+an index of its own; a ratio is taken within a round, and the median over the rounds is the result.
 """
 
 from __future__ import annotations
@@ -99,11 +99,11 @@ def bulk_helper(client: Elasticsearch, index: str, fields: list[dict[str, Any]],
             {"_index": index, "_id": record["id"], **record, "vector": vector.tolist()}
             for record, vector in zip(fields, vectors, strict=True)
         )
-        helpers.bulk(plain, actions, request_timeout=120)
+        helpers.bulk(plain.options(request_timeout=120), actions)
 
 
 def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floats) -> Side:
-    """Post the bodies that the writer sends, made beforehand, over as many kept connections; answers are not read into."""
+    """Post the bodies that the writer sends, made beforehand, over as many kept connections."""
     bodies = []
     for start in range(0, len(fields), WINDOW):
         window = slice(start, start + WINDOW)

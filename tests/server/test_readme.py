@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """What follows a prompt at the beginning of a block: the demo's own output shows prompts, too, after a blank line."""
+    """What follows a prompt, up to the first blank line of a block: after one, the demo's output shows prompts, too."""
     found = []
     for block in blocks("console"):
         typed = block.split("\n\n")[0]

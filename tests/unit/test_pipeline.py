@@ -91,10 +91,10 @@ def test_stop_ends_everything_without_an_error() -> None:
 
 def test_a_stage_may_stop_by_itself_when_told_to() -> None:
     def work(items: Iterator[int]) -> Iterator[int]:
-        for _ in items:
-            pipeline.stopping.wait(10)
-            raise Stopped
-            yield 0
+        for item in items:
+            if pipeline.stopping.wait(10):
+                raise Stopped
+            yield item
 
     pipeline = Pipeline(range(10), [Stage("work", work)])
     pipeline.start()

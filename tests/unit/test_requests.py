@@ -45,7 +45,7 @@ def test_scores_are_turned_back_into_dot_products(raw: float) -> None:
 
 
 def answer(**changes: Any) -> dict[str, Any]:
-    hits = [
+    hits: list[dict[str, Any]] = [
         {"_index": "i", "_id": id_, "_score": score, "_source": {}} for id_, score in (("b", 0.9), ("c", 1), ("a", 0.9))
     ]
     return {"timed_out": False, "_shards": {"total": 1, "failed": 0}, "hits": {"hits": hits}} | changes
