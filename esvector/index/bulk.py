@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from binascii import b2a_base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
+import pybase64
 import tenacity
 from numpy.typing import NDArray
 
@@ -20,22 +21,43 @@ from esvector.index.outcomes import Outcome, classify_answer, classify_item
 if TYPE_CHECKING:
     from elasticsearch import ApiError, Elasticsearch
 
-__all__ = ["BulkWriter", "Operation", "RetryPolicy", "WriteResult", "cut", "operations"]
+__all__ = ["Block", "BulkWriter", "RetryPolicy", "WriteResult", "pack"]
 
 
 @dataclass(slots=True)
-class Operation:
-    """One document on its way: ``body`` is its two lines of the bulk request, ``position`` its place in the window."""
+class Block:
+    """Documents on their way, by position: ``heads[i] + vectors[i] + tail`` are the two lines of a document.
 
-    id: str
-    position: int
-    body: bytes
-    uncertain: bool = False  # sent once without a clear answer, so "updated" may mean by ourselves
+    No object per document, and no vector copied before the body of a request is joined: each costs as much as all the
+    rest of the work here. ``uncertain`` are those sent once without a clear answer.
+    """
+
+    ids: Sequence[str]
+    heads: list[bytes]
+    vectors: list[memoryview] | list[bytes]
+    tail: bytes
+    uncertain: set[int] = field(default_factory=set)
+
+    def body(self, part: Sequence[int]) -> bytes:
+        """Return the request for the documents at the positions of ``part``."""
+        pieces: list[bytes | memoryview] = [self.tail] * (3 * len(part))
+        pieces[0::3] = [self.heads[position] for position in part]
+        pieces[1::3] = [self.vectors[position] for position in part]
+        return b"".join(pieces)
+
+    def parts(self, limit: int) -> Iterator[Sequence[int]]:
+        """Cut the positions into parts of about equal bytes, at most ``limit`` where single documents allow it."""
+        ends = np.cumsum(np.fromiter(map(len, self.heads), np.int64, len(self.heads)))
+        ends += np.cumsum(np.fromiter(map(len, self.vectors), np.int64, len(self.vectors)))
+        count = max(1, -(-int(ends[-1]) // limit)) if len(ends) else 0
+        borders = np.searchsorted(ends, ends[-1] * np.arange(1, count) / count) if count else []
+        edges = sorted({0, *map(int, borders), len(ends)})
+        return (range(start, end) for start, end in itertools.pairwise(edges))
 
 
 @dataclass(slots=True)
 class WriteResult:
-    """What became of the operations of one ``write``.
+    """What became of the documents of one ``write``.
 
     ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
     ``uncertain`` ones are one or the other, because an answer was lost; ``superseded`` ones came too late.
@@ -63,9 +85,9 @@ class RetryPolicy:
 
 
 class _Trouble(Exception):
-    """Some operations have no outcome yet; ``reason`` is the last thing the server or the network said."""
+    """Some documents have no outcome yet; ``reason`` is the last thing the server or the network said."""
 
-    def __init__(self, pending: list[Operation], reason: str) -> None:
+    def __init__(self, pending: list[int], reason: str) -> None:
         super().__init__(reason)
         self.pending = pending
         self.reason = reason
@@ -108,13 +130,13 @@ class BulkWriter:
         nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
         """
         result = WriteResult()
-        made = operations(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
-        for part in cut(made, self._body_bytes):
-            self._deliver(part, result)
+        block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
+        for part in block.parts(self._body_bytes):
+            self._deliver(block, part, result)
         return result
 
-    def _deliver(self, part: list[Operation], result: WriteResult) -> None:
-        """Send until every operation has an outcome; the waiting is tenacity's."""
+    def _deliver(self, block: Block, part: Sequence[int], result: WriteResult) -> None:
+        """Send until every document has an outcome; the waiting is tenacity's."""
         pending = part
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Trouble),
@@ -127,7 +149,7 @@ class BulkWriter:
             for attempt in retrying:
                 with attempt:
                     try:
-                        self._send(pending, result)
+                        self._send(block, pending, result)
                     except _Trouble as trouble:
                         pending = trouble.pending
                         raise
@@ -137,31 +159,30 @@ class BulkWriter:
                 "see 'esvector status' and the server's log, then run the same command again",
             ) from trouble
 
-    def _send(self, batch: list[Operation], result: WriteResult) -> None:
+    def _send(self, block: Block, batch: Sequence[int], result: WriteResult) -> None:
         """Send once, in halves where it is too much at once. Raises _Trouble with what has no outcome yet."""
-        pending: list[Operation] = []
+        pending: list[int] = []
         reason = ""
         stack = [batch]
         while stack:
             part = stack.pop()
-            outcome, said, left = self._post(part, result)
+            outcome, said, left = self._post(block, part, result)
             if outcome is Outcome.SPLIT and len(part) > 1:
                 middle = len(part) // 2
                 stack += [part[middle:], part[:middle]]
             elif outcome is Outcome.SPLIT:
-                result.refused.append((part[0].position, said))
+                result.refused.append((part[0], said))
             elif left:
                 pending += left
                 reason = said
         if pending:
             raise _Trouble(pending, reason)
 
-    def _post(self, part: list[Operation], result: WriteResult) -> tuple[Outcome, str, list[Operation]]:
-        """Send one request: its outcome as a whole, what was said, and the operations to send again."""
+    def _post(self, block: Block, part: Sequence[int], result: WriteResult) -> _Answer:
         import elasticsearch
         from elastic_transport import TlsError
 
-        body = b"".join([operation.body for operation in part])
+        body = block.body(part)
         result.bytes_sent += len(body)
         result.requests += 1
         try:
@@ -170,45 +191,46 @@ class BulkWriter:
                 operations=body,  # type: ignore[arg-type]  # bytes pass through unchanged (9.5.1)
                 require_alias=True,
                 include_source_on_error=False,
-                filter_path=_ANSWER,
+                filter_path=_FILTER_PATH,
             )
         except elasticsearch.ApiError as error:
-            return self._failed(part, error)
+            return self._failed(block, part, error)
         except TlsError:
             raise
         except (elasticsearch.TransportError, elasticsearch.SerializationError) as error:
-            return _unknown(part, f"{type(error).__name__}: {error.message}")
+            return _unknown(block, part, f"{type(error).__name__}: {error.message}")
         items = answer.get("items", [])
         if len(items) != len(part):
-            return _unknown(part, f"an answer of {len(items)} items to a request of {len(part)}")
-        return self._settle(part, items, result)
+            return _unknown(block, part, f"an answer of {len(items)} items to a request of {len(part)}")
+        return self._settle(block, part, items, result)
 
-    def _failed(self, part: list[Operation], error: ApiError) -> tuple[Outcome, str, list[Operation]]:
+    def _failed(self, block: Block, part: Sequence[int], error: ApiError) -> _Answer:
         outcome = classify_answer(error)
         said = f"{error.status_code} {error_reason(error)}"
         if outcome is Outcome.FATAL:
             with explain_errors(self._client):
                 raise error
-        return _unknown(part, said) if outcome is Outcome.UNKNOWN else (outcome, said, part)
+        return _unknown(block, part, said) if outcome is Outcome.UNKNOWN else (outcome, said, part)
 
-    def _settle(
-        self, part: list[Operation], items: list[dict[str, Any]], result: WriteResult
-    ) -> tuple[Outcome, str, list[Operation]]:
-        left: list[Operation] = []
+    def _settle(self, block: Block, part: Sequence[int], items: list[dict[str, Any]], result: WriteResult) -> _Answer:
+        if [item["index"]["status"] for item in items].count(_CREATED) == len(part):
+            result.created += len(part)
+            return Outcome.DONE, "", []
+        left: list[int] = []
         said = ""
-        for operation, item in zip(part, items, strict=True):
+        for position, item in zip(part, items, strict=True):
             fate = item["index"]
             error = fate.get("error") or {}
             match classify_item(fate["status"], error):
                 case Outcome.DONE:
-                    _count(operation, fate["result"], result)
+                    _count(block, position, fate["status"], result)
                 case Outcome.SUPERSEDED:
                     result.superseded += 1
-                    result.repeated_ids.append(operation.id)
+                    result.repeated_ids.append(block.ids[position])
                 case Outcome.REFUSED:
-                    result.refused.append((operation.position, _explain(error)))
+                    result.refused.append((position, _explain(error)))
                 case Outcome.AGAIN:
-                    left.append(operation)
+                    left.append(position)
                     said = _explain(error)
                 case _:
                     raise IndexingError(
@@ -218,10 +240,14 @@ class BulkWriter:
         return Outcome.AGAIN if left else Outcome.DONE, said, left
 
 
-_ANSWER = ["took", "errors", "items.*.status", "items.*.result", "items.*.error"]
+# The outcome of a request as a whole, what was said, and the positions to send again.
+_Answer = tuple[Outcome, str, Sequence[int]]
+_FILTER_PATH = ["items.*.status", "items.*.error"]
+_GROUP_BYTES = 60_000
+_CREATED = 201  # status of an item whose id was new; 200 is one that took another's place
 
 
-def operations(
+def pack(
     ids: Sequence[str],
     versions: Sequence[int],
     sources: Sequence[bytes],
@@ -229,58 +255,60 @@ def operations(
     vector_field: str,
     *,
     packed: bool,
-) -> list[Operation]:
-    """Return the two lines of each document in a bulk request.
+) -> Block:
+    """Return the documents as the lines of a bulk request.
 
     ``packed`` writes a vector as base64 of big-endian float32 (2,048 bytes for 384 dims, a quarter of a list of
     floats, and far cheaper to read for the server: 9.3 or newer). Versions are external: the highest one stays.
     """
+    values: list[memoryview] | list[bytes]
+    before, tail = orjson.dumps(vector_field) + b":", b"}\n"
     if packed:
-        block = memoryview(vectors.astype(">f4").tobytes())
-        size = 4 * vectors.shape[1]
-        values = (b2a_base64(block[start : start + size], newline=False) for start in range(0, len(block), size))
-        opening, closing = orjson.dumps(vector_field) + b':"', b'"}\n'
+        values, padding = _base64_rows(vectors)
+        before, tail = before + b'"', padding + b'"' + tail
     else:
-        values = (orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in vectors)
-        opening, closing = orjson.dumps(vector_field) + b":", b"}\n"
-    bodies = (
-        b'{"index":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n%b%b%b%b%b'
-        % (orjson.dumps(id_), version, source[:-1], b"," if len(source) > 2 else b"", opening, value, closing)
-        for id_, version, source, value in zip(ids, versions, sources, values, strict=True)
-    )
-    return [Operation(id_, position, body) for position, (id_, body) in enumerate(zip(ids, bodies, strict=True))]
+        values = [orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY) for vector in vectors]
+    heads = [
+        b'{"index":{"_id":%b,"version":%d,"version_type":"external_gte"}}\n%b%b%b'
+        % (orjson.dumps(id_), version, source[:-1], b"," if len(source) > 2 else b"", before)
+        for id_, version, source in zip(ids, versions, sources, strict=True)
+    ]
+    return Block(ids, heads, values, tail)
 
 
-def cut(sequence: Sequence[Operation], limit: int) -> Iterator[list[Operation]]:
-    """Cut into parts of about equal bytes, each at most ``limit`` where single documents allow it."""
-    total = sum(len(operation.body) for operation in sequence)
-    goal = total / max(1, -(-total // limit))
-    part: list[Operation] = []
-    size = 0
-    for operation in sequence:
-        if part and size + len(operation.body) / 2 > goal:
-            yield part
-            part, size = [], 0
-        part.append(operation)
-        size += len(operation.body)
-    if part:
-        yield part
+def _base64_rows(vectors: NDArray[np.float32]) -> tuple[list[memoryview], bytes]:
+    """Base64 of each row of ``vectors`` (n, dims) as big-endian float32, and the padding that ends every row.
+
+    A call encodes a group of rows, each filled up with zeros to whole groups of 3 bytes; of a filled-up row the last
+    characters are left out, and the padding says so. An object per row costs several times as much, and so does one
+    block for all: glibc gives large blocks of a thread back to the system at once, to be faulted in again.
+    """
+    rows, dims = vectors.shape
+    fill = -4 * dims % 3
+    length = (4 * dims + fill) // 3 * 4
+    encoded: list[memoryview] = []
+    step = max(1, _GROUP_BYTES // length)
+    for start in range(0, rows, step):
+        group = vectors[start : start + step].astype(">f4").view(np.uint8).reshape(-1, 4 * dims)
+        filled = np.pad(group, ((0, 0), (0, fill))) if fill else group
+        text = memoryview(pybase64.b64encode(filled.reshape(-1).data))
+        encoded += [text[at : at + length - fill] for at in range(0, len(text), length)]
+    return encoded, b"=" * fill
 
 
-def _unknown(part: list[Operation], said: str) -> tuple[Outcome, str, list[Operation]]:
-    for operation in part:
-        operation.uncertain = True
+def _unknown(block: Block, part: Sequence[int], said: str) -> _Answer:
+    block.uncertain.update(part)
     return Outcome.UNKNOWN, said, part
 
 
-def _count(operation: Operation, fate: str, result: WriteResult) -> None:
-    if fate == "created":
+def _count(block: Block, position: int, status: int, result: WriteResult) -> None:
+    if status == _CREATED:
         result.created += 1
-    elif operation.uncertain:
+    elif position in block.uncertain:
         result.uncertain += 1
     else:
         result.replaced += 1
-        result.repeated_ids.append(operation.id)
+        result.repeated_ids.append(block.ids[position])
 
 
 def _explain(error: dict[str, Any]) -> str:

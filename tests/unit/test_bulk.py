@@ -8,15 +8,15 @@ import pytest
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch import ApiError
 
-from esvector.index.bulk import cut, operations
+from esvector.index.bulk import pack
 from esvector.index.outcomes import Outcome, classify_answer, classify_item
 
 VECTORS = np.array([[0.5, -1.25, 3e-8], [1, 2, 3]], np.float32)
 
 
 def test_packed_vectors_are_big_endian_base64() -> None:
-    made = operations(["a", 'b"\n'], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "vector", packed=True)
-    lines = b"".join(op.body for op in made).splitlines()
+    block = pack(["a", 'b"\n'], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "vector", packed=True)
+    lines = block.body([0, 1]).splitlines()
     assert [json.loads(line) for line in lines[::2]] == [
         {"index": {"_id": "a", "version": 1, "version_type": "external_gte"}},
         {"index": {"_id": 'b"\n', "version": 2, "version_type": "external_gte"}},
@@ -28,25 +28,31 @@ def test_packed_vectors_are_big_endian_base64() -> None:
     assert np.array_equal(unpacked, VECTORS)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3, 384, 385, 386])
+def test_base64_is_padded_whatever_the_number_of_dims(dims: int) -> None:
+    vectors = np.random.default_rng(dims).standard_normal((5, dims)).astype(np.float32)
+    block = pack(list("abcde"), range(5), [b"{}"] * 5, vectors, "v", packed=True)
+    sources = [json.loads(block.body([position]).splitlines()[1]) for position in range(5)]
+    assert [source["v"] for source in sources] == [
+        base64.b64encode(v.astype(">f4").tobytes()).decode() for v in vectors
+    ]
+
+
 def test_an_older_server_gets_lists_of_floats() -> None:
-    made = operations(["a", "b"], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "v", packed=False)
-    sources = [json.loads(op.body.splitlines()[1]) for op in made]
+    block = pack(["a", "b"], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "v", packed=False)
+    sources = [json.loads(block.body([position]).splitlines()[1]) for position in (0, 1)]
     assert np.array_equal(np.array([source["v"] for source in sources], np.float32), VECTORS)
-
-
-def test_positions_are_those_of_the_window() -> None:
-    assert [op.position for op in operations(["a", "b"], [7, 8], [b"{}"] * 2, VECTORS, "v", packed=True)] == [0, 1]
 
 
 @pytest.mark.parametrize("limit", [1, 100, 1000, 5000, 10**9])
 def test_bodies_are_cut_into_even_parts_without_losing_any(limit: int) -> None:
     sizes = np.random.default_rng(1).integers(1, 400, 60)
     sources = [b'{"x":"%b"}' % (b"y" * int(size)) for size in sizes]
-    made = operations([str(n) for n in range(60)], range(60), sources, np.ones((60, 2), np.float32), "v", packed=True)
-    parts = list(cut(made, limit))
-    assert [op.id for part in parts for op in part] == [op.id for op in made]
-    largest = max(len(op.body) for op in made)
-    assert all(sum(len(op.body) for op in part) <= limit + largest or len(part) == 1 for part in parts)
+    block = pack([str(n) for n in range(60)], range(60), sources, np.ones((60, 2), np.float32), "v", packed=True)
+    parts = list(block.parts(limit))
+    assert [position for part in parts for position in part] == list(range(60))
+    largest = max(len(block.body([position])) for position in range(60))
+    assert all(len(block.body(part)) <= limit + 2 * largest or len(part) == 1 for part in parts)
     if limit == 10**9:
         assert len(parts) == 1
 
