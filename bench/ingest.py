@@ -24,11 +24,12 @@ from elasticsearch import Elasticsearch, helpers
 from numpy.typing import NDArray
 
 from esvector.client import connect, describe_server
-from esvector.index.bulk import BulkWriter, pack
+from esvector.index.bulk import BulkWriter
+from esvector.index.packing import pack
 from esvector.index.pipeline import Pipeline, Stage
 
 WINDOW = 1024
-SENDERS = 3
+SENDERS = 4
 AS_THE_WRITER_ASKS = "require_alias=true&include_source_on_error=false&filter_path=items.*.status,items.*.error"
 Floats = NDArray[np.float32]
 Side = Callable[[str], None]
@@ -78,7 +79,7 @@ def corpus(documents: int, dims: int) -> tuple[list[dict[str, Any]], Floats]:
 
 
 def write(client: Elasticsearch, index: str, fields: list[dict[str, Any]], vectors: Floats) -> None:
-    """As the indexer does it: windows, serialized and sent by three workers."""
+    """As the indexer does it: windows, serialized and sent by four workers."""
     writer = BulkWriter(client, index)
 
     def send(windows: Iterator[int]) -> Iterator[None]:

@@ -33,7 +33,7 @@ __all__ = ["index"]
 @click.option("--similarity", type=click.Choice(["cosine", "dot"]), help="Similarity [default: the model's].")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens read of a text [default: the model's].")
 @click.option("--device", help="Where to encode, such as cuda:0 [default: a GPU where there is one].")
-@click.option("--senders", type=click.IntRange(1, 32), default=3, show_default=True, help="Bulk requests at once.")
+@click.option("--senders", type=click.IntRange(1, 32), default=4, show_default=True, help="Bulk requests at once.")
 @click.option(
     "--dead-letters", type=click.Path(path_type=Path), help="File for rejected records [default: ALIAS.dead.jsonl]."
 )

@@ -76,7 +76,7 @@ class Indexer:
         field_types: Mapping[str, str] | None = None,
         vector_field: str = "vector",
         dead_letters: str | Path | None = None,
-        senders: int = 3,
+        senders: int = 4,
         body_bytes: int = 4 * 2**20,
         max_document_bytes: int = 10 * 2**20,
         device: str | None = None,

@@ -8,8 +8,8 @@ import pytest
 from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
 from elasticsearch import ApiError
 
-from esvector.index.bulk import pack
 from esvector.index.outcomes import Outcome, classify_answer, classify_item
+from esvector.index.packing import pack
 
 VECTORS = np.array([[0.5, -1.25, 3e-8], [1, 2, 3]], np.float32)
 
