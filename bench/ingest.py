@@ -37,18 +37,22 @@ Side = Callable[[str], None]
 
 @click.command()
 @click.option("--url", help="Address of Elasticsearch [default: a throw-away local node].")
-@click.option("--documents", default=20_000, show_default=True)
+@click.option("--documents", default=40_000, show_default=True)
 @click.option("--dims", default=384, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
-def main(url: str | None, documents: int, dims: int, rounds: int) -> None:
+@click.option("--helpers/--no-helpers", "with_helpers", default=True, help="Whether the slow side takes part.")
+def main(url: str | None, documents: int, dims: int, rounds: int, with_helpers: bool) -> None:
     """Print the ratios of esvector's writer to the other two."""
     with server(url) as client:
         fields, vectors = corpus(documents, dims)
         sides: dict[str, Side] = {
             "esvector": lambda index: write(client, index, fields, vectors),
             "helpers.bulk": lambda index: bulk_helper(client, index, fields, vectors),
-            "raw replay": replay_of(client, fields, vectors),
+            "raw replay, 1": replay_of(client, fields, vectors, connections=1),
+            f"raw replay, {SENDERS}": replay_of(client, fields, vectors, connections=SENDERS),
         }
+        if not with_helpers:
+            del sides["helpers.bulk"]
         rates: dict[str, list[float]] = {name: [] for name in sides}
         gc.freeze()  # the corpus belongs to this script, not to a side: no collection looks through it again
         for round_ in range(rounds + 1):
@@ -64,7 +68,7 @@ def report(rates: dict[str, list[float]]) -> None:
     for name, values in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(rates["esvector"], values, strict=True)]
         print(
-            f"{name:13} {statistics.median(values):9,.0f} documents/s   esvector is {statistics.median(ratios):6.2f} x "
+            f"{name:14} {statistics.median(values):9,.0f} documents/s   esvector is {statistics.median(ratios):6.2f} x "
             f"({min(ratios):.2f} to {max(ratios):.2f})"
         )
 
@@ -106,8 +110,8 @@ def bulk_helper(client: Elasticsearch, index: str, fields: list[dict[str, Any]],
         helpers.bulk(plain.options(request_timeout=120), actions)
 
 
-def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floats) -> Side:
-    """Post the requests that the writer sends, made beforehand, over as many kept connections."""
+def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floats, connections: int) -> Side:
+    """Post the requests that the writer sends, made beforehand, over kept connections."""
     bodies = []
     for start in range(0, len(fields), WINDOW):
         window = slice(start, start + WINDOW)
@@ -117,9 +121,9 @@ def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floa
         bodies += [block.body(part) for part in block.parts(4 * 2**20)]
 
     def replay(index: str) -> None:
-        pool = urllib3.connection_from_url(url_of(client), maxsize=SENDERS, block=True)
+        pool = urllib3.connection_from_url(url_of(client), maxsize=connections, block=True)
         queue: SimpleQueue[bytes | None] = SimpleQueue()
-        for body in itertools.chain(bodies, [None] * SENDERS):
+        for body in itertools.chain(bodies, [None] * connections):
             queue.put(body)
 
         def post() -> None:
@@ -133,7 +137,7 @@ def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floa
                 assert answer.status == 200, answer.data[:300]
                 assert b'"error"' not in answer.data, answer.data[:300]
 
-        threads = [Thread(target=post) for _ in range(SENDERS)]
+        threads = [Thread(target=post) for _ in range(connections)]
         for thread in threads:
             thread.start()
         for thread in threads:
