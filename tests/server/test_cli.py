@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -132,24 +133,23 @@ def test_status_tells_what_is_there(run: Run, animals: str) -> None:
 
 def test_a_terminal_gets_text_instead_of_json(animals: str, server_url: str) -> None:
     """On a pseudo-terminal, as a person sees it."""
-    import pty
-
     shown = b""
     for args in (["search", animals, "a pet that naps on furniture", "-k", "1"], ["status", animals]):
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.environ["ESVECTOR_URL"] = server_url
-            os.execv(sys.executable, [sys.executable, "-m", "esvector", *args])
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "esvector", *args], stdout=theirs, env=os.environ | {"ESVECTOR_URL": server_url}
+        )
+        os.close(theirs)
         while True:
             try:
-                data = os.read(terminal, 65536)
+                data = os.read(ours, 65536)
             except OSError:  # how Linux says that the other side has closed
                 break
             if not data:
                 break
             shown += data
-        os.close(terminal)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        os.close(ours)
+        assert process.wait() == 0
     text = shown.decode()
     assert "A cat sleeps on the sofa." in text
     assert "live" in text
