@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from esvector.cli.options import node_home
 
 if TYPE_CHECKING:
     from esvector.local.node import Node, NodeStatus
@@ -22,16 +22,11 @@ def _say(message: str) -> None:
     click.echo(message, err=True)
 
 
-def _home() -> Path | None:
-    home = os.environ.get("ESVECTOR_HOME")
-    return Path(home) if home else None
-
-
 def local_node() -> Node:
     """Return the node of this user, as the environment names it; what it has to say goes to stderr."""
     from esvector.local.node import Node
 
-    return Node(_home(), say=_say)
+    return Node(node_home(), say=_say)
 
 
 @click.group()
@@ -70,7 +65,7 @@ def start(port: int | None, heap_mb: int | None, settings: Sequence[str], wait: 
     from esvector.local.node import Node
     from esvector.local.ports import DEFAULT_PORT
 
-    local = Node(_home(), port=port, heap_mb=heap_mb, settings=_pairs(settings), say=_say)
+    local = Node(node_home(), port=port, heap_mb=heap_mb, settings=_pairs(settings), say=_say)
     before = local.status()
     if before.state not in ("running", "starting"):
         _say("Starting Elasticsearch ...")

@@ -13,7 +13,15 @@ import click
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["filter_options", "open_client", "output_option", "parse_raw_filter", "server_option", "wants_json"]
+__all__ = [
+    "filter_options",
+    "node_home",
+    "open_client",
+    "output_option",
+    "parse_raw_filter",
+    "server_option",
+    "wants_json",
+]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -53,9 +61,14 @@ def open_client(url: str | None) -> Elasticsearch:
     if url is None and not os.environ.get("ESVECTOR_URL"):
         from esvector.local import running_url
 
-        home = os.environ.get("ESVECTOR_HOME")
-        url = running_url(Path(home) if home else None)
+        url = running_url(node_home())
     return connect(url)
+
+
+def node_home() -> Path | None:
+    """Return the folder of the local node: ESVECTOR_HOME, None for the default one."""
+    home = os.environ.get("ESVECTOR_HOME")
+    return Path(home) if home else None
 
 
 def parse_raw_filter(raw: str | None) -> dict[str, Any] | list[dict[str, Any]] | None:

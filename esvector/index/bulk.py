@@ -28,7 +28,7 @@ class WriteResult:
 
     ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
     ``uncertain`` ones are one or the other, because an answer was lost; ``superseded`` ones came too late.
-    ``refused`` has (position, reason). ``bytes_sent`` counts every body that went out, again or not.
+    ``refused`` has (position, reason).
     """
 
     created: int = 0
@@ -37,8 +37,6 @@ class WriteResult:
     superseded: int = 0
     repeated_ids: list[str] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
-    bytes_sent: int = 0
-    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +148,6 @@ class BulkWriter:
         from elastic_transport import TlsError
 
         body = block.body(part)
-        result.bytes_sent += len(body)
-        result.requests += 1
         try:
             answer = self._client.bulk(
                 index=self._target,

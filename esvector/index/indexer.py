@@ -192,10 +192,13 @@ class Indexer:
         load.settle(index, count)
 
     def _failed(self, index: str, load: Load, error: BaseException) -> BaseException:
-        """Delete the unfinished version and return the error to raise."""
+        """Delete the unfinished version and return the error to raise; one that readers see already is left alone."""
         left = ""
         try:
-            delete_version(self.client, index)
+            if live_index(self.client, self.alias) == index:
+                left = f" The run was complete: readers of {self.alias} see {index}."
+            else:
+                delete_version(self.client, index)
         except Exception as problem:  # the run's own error matters more than the clean-up's
             _log.warning("the unfinished %s could not be deleted: %s", index, problem)
             left = f" The unfinished index {index} could not be deleted: delete it when the server is back."

@@ -130,11 +130,15 @@ def serve_version(
         client.indices.put_mapping(index=index, body={"_meta": _meta(client, index) | passport.ready().to_meta()})
         try:
             client.indices.update_aliases(actions=actions)
-        except elasticsearch.NotFoundError as error:
-            raise IndexingError(
-                f"the alias {alias} no longer points to {previous}: another run moved it meanwhile",
-                "check 'esvector status', then run the same command again",
-            ) from error
+        except (elasticsearch.NotFoundError, elasticsearch.TransportError) as error:
+            if live_index(client, alias) == index:
+                return  # it was applied, and only its answer was lost; a repeated attempt then finds nothing to remove
+            if isinstance(error, elasticsearch.NotFoundError):
+                raise IndexingError(
+                    f"the alias {alias} no longer points to {previous}: another run moved it meanwhile",
+                    "check 'esvector status', then run the same command again",
+                ) from error
+            raise
 
 
 def delete_version(client: Elasticsearch, index: str) -> None:

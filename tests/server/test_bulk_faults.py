@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from elastic_transport import ConnectionTimeout
 from elasticsearch import Elasticsearch
+from elasticsearch._sync.client.indices import IndicesClient
 
 from esvector import Indexer
-from esvector.errors import IndexingError
+from esvector.errors import IndexingError, InterruptedRun
 from esvector.index.bulk import BulkWriter, RetryPolicy
-from esvector.index.versions import list_versions
+from esvector.index.versions import list_versions, live_index
 from esvector.types import Progress
 from tests.support.encoders import HashEncoder
 
@@ -57,6 +58,40 @@ def test_lost_answers_lose_and_double_nothing(
     assert (report.indexed, report.superseded, report.dead) == (len(last), 6000 - len(last), 0)
     stored = es.search(index=alias, size=5000, source={"includes": ["n"]})["hits"]["hits"]
     assert {hit["_id"]: hit["_source"]["n"] for hit in stored} == last
+
+
+def test_a_swap_whose_answer_is_lost_is_a_swap(
+    es: Elasticsearch, alias: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What readers see must never be deleted as if the run had failed."""
+    update_aliases = IndicesClient.update_aliases
+
+    def apply_then_lose(self: IndicesClient, **arguments: Any) -> Any:
+        update_aliases(self, **arguments)
+        raise ConnectionTimeout("the answer is lost")
+
+    indexer = Indexer(es, alias, encoder=HashEncoder(16), mapping=FLAT, dead_letters=tmp_path / "dead.jsonl")
+    indexer.run([{"id": "old", "text": "old"}])
+    monkeypatch.setattr(IndicesClient, "update_aliases", apply_then_lose)
+    report = indexer.run([{"id": "new", "text": "new"}])
+    assert live_index(es, alias) == report.index == f"{alias}-000002"
+    assert es.count(index=alias)["count"] == 1
+
+
+def test_a_run_interrupted_after_its_swap_deletes_nothing(
+    es: Elasticsearch, alias: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update_aliases = IndicesClient.update_aliases
+
+    def apply_then_interrupt(self: IndicesClient, **arguments: Any) -> Any:
+        update_aliases(self, **arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(IndicesClient, "update_aliases", apply_then_interrupt)
+    indexer = Indexer(es, alias, encoder=HashEncoder(16), mapping=FLAT, dead_letters=tmp_path / "dead.jsonl")
+    with pytest.raises(InterruptedRun, match="The run was complete"):
+        indexer.run([{"id": "new", "text": "new"}])
+    assert es.count(index=alias)["count"] == 1
 
 
 def test_a_blocked_index_pauses_the_run_which_then_goes_on(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
