@@ -17,7 +17,7 @@ from ingest import server
 from ir_measures import Qrel, ScoredDoc
 
 from esvector import EncoderProfile, Indexer, Searcher, read_documents
-from esvector.encode.encoder import load_encoder
+from esvector.encode.loading import load_encoder
 from esvector.encode.engine import encode_window
 
 ALIAS = "bench-quality"

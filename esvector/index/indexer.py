@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import Server, describe_server, explain_errors
-from esvector.encode.encoder import Encoder, load_encoder
+from esvector.encode.encoder import Encoder
+from esvector.encode.engine import DocumentEngine, document_engine
+from esvector.encode.loading import load_encoder
+from esvector.encode.probes import PROBES, pack_probes
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError, EsvectorError, InterruptedRun, VerificationError
 from esvector.index.bulk import BulkWriter, RetryPolicy
@@ -115,11 +118,13 @@ class Indexer:
         server = describe_server(self.client)
         previous = live_index(self.client, self.alias)
         encoder = self._load_encoder()
-        passport = Passport(encoder.profile, self._text_fields, self._vector_field, version("esvector"))
+        probes = pack_probes(encoder.encode_query(PROBES))
+        passport = Passport(encoder.profile, self._text_fields, self._vector_field, version("esvector"), tuple(probes))
+        engine = document_engine(encoder)
         with DeadLetterFile(self._dead_letters) as letters:
             load = Load(
                 documents,
-                encoder,
+                encoder.profile,
                 letters,
                 text_fields=self._text_fields,
                 id_field=self._id_field,
@@ -133,7 +138,7 @@ class Indexer:
             body = build_index_body(self._template, passport, server, self._field_types, first.stored_fields())
             index = create_version(self.client, self.alias, body)
             try:
-                stages = self._fill(index, server, load, itertools.chain([first], windows), progress)
+                stages = self._fill(index, server, load, engine, itertools.chain([first], windows), progress)
                 self._verify(index, load)
                 settings = serving_settings(self._template)
                 serve_version(self.client, self.alias, index, previous, passport, settings)
@@ -146,7 +151,7 @@ class Indexer:
 
     def _load_encoder(self) -> Encoder:
         if isinstance(self._made_by, EncoderProfile):
-            self._made_by = load_encoder(self._made_by, self._device)
+            self._made_by = load_encoder(self._made_by, device=self._device)
         return self._made_by
 
     def _fill(
@@ -154,6 +159,7 @@ class Indexer:
         index: str,
         server: Server,
         load: Load,
+        engine: DocumentEngine,
         windows: Iterator[Window],
         progress: Callable[[Progress], None] | None,
     ) -> Pipeline:
@@ -167,7 +173,8 @@ class Indexer:
             stopping=load.stopping,
         )
         stages = [
-            Stage("encode", load.encode),
+            Stage("tokenize", lambda windows: load.tokenize(windows, engine)),
+            Stage("encode", lambda windows: load.encode(windows, engine)),
             Stage("write", lambda encoded: load.write(encoded, writer), workers=self._senders),
         ]
         pipeline = Pipeline(windows, stages, stopping=load.stopping)

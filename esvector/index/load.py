@@ -1,4 +1,4 @@
-"""One load: its windows, its three stages, and the account of what became of every record."""
+"""One load: its windows, its stages, and the account of what became of every record."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from esvector.encode.encoder import Encoder
-from esvector.encode.engine import EncodedWindow, encode_window
+from esvector.encode.engine import DocumentEngine
+from esvector.encode.profile import EncoderProfile
+from esvector.encode.tower import Inputs
 from esvector.errors import IndexingError, VerificationError
 from esvector.index.bulk import BulkWriter, WriteResult
 from esvector.index.deadletters import DeadLetterFile
@@ -89,7 +90,7 @@ class Load:
     def __init__(
         self,
         records: Iterable[Mapping[str, Any] | Record | BadRecord],
-        encoder: Encoder,
+        profile: EncoderProfile,
         letters: DeadLetterFile,
         *,
         text_fields: tuple[str, ...],
@@ -100,7 +101,7 @@ class Load:
         self.stopping = threading.Event()
         self.counts = Counts()
         self._records = as_records(records)
-        self._encoder = encoder
+        self._profile = profile
         self._letters = letters
         self._text_fields = text_fields
         self._id_field = id_field
@@ -125,13 +126,26 @@ class Load:
         if window.documents:
             yield window
 
-    def encode(self, windows: Iterator[Window]) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-        """Encode each window; documents whose vector cannot be used become dead letters."""
+    def tokenize(self, windows: Iterator[Window], engine: DocumentEngine) -> Iterator[tuple[Window, Inputs]]:
+        """Tokenize each window, ahead of the device."""
         for window in windows:
-            encoded = encode_window(self._encoder, [d.text for d in window.documents], on_batch=self._count_encoded)
+            yield window, engine.tokenize(window.documents)
+
+    def encode(
+        self, windows: Iterator[tuple[Window, Inputs]], engine: DocumentEngine
+    ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+        """Encode each window; documents that get no vector become dead letters."""
+        for window, inputs in windows:
+            encoded = engine.encode(inputs, self._count_encoded)
+            for position, reason in sorted(encoded.refused.items()):
+                self._bury(window.documents[position], reason)
             with self._lock:
                 self.counts.truncated += encoded.truncated
-            yield self._usable(window, encoded)
+            if encoded.refused:
+                keep = np.array([n for n in range(len(window.documents)) if n not in encoded.refused], np.intp)
+                yield window.select(keep), encoded.vectors[keep]
+            else:
+                yield window, encoded.vectors
 
     def write(self, encoded: Iterator[tuple[Window, NDArray[np.float32]]], writer: BulkWriter) -> Iterator[None]:
         """Write each window and account for each of its documents. Raises IndexingError when all are refused."""
@@ -199,7 +213,14 @@ class Load:
         )
 
     def _take(self, record: Record | BadRecord, window: Window) -> None:
-        document = prepare(record, text_fields=self._text_fields, id_field=self._id_field, reserved=self._reserved)
+        document = prepare(
+            record,
+            text_fields=self._text_fields,
+            id_field=self._id_field,
+            reserved=self._reserved,
+            separator=self._profile.separator or " ",
+            title_apart=self._profile.takes_title,
+        )
         if isinstance(document, DeadLetter):
             self._letter(document)
             return
@@ -209,21 +230,6 @@ class Load:
             self._bury(document, f"the document is too large: {len(source)} bytes, and the limit is {limit}")
             return
         window.add(document, self.counts.read, source)
-
-    def _usable(self, window: Window, encoded: EncodedWindow) -> tuple[Window, NDArray[np.float32]]:
-        vectors = encoded.vectors
-        finite: NDArray[np.bool_] = np.all(np.isfinite(vectors), axis=1)
-        # Elasticsearch refuses a zero vector only where it has to divide by its length.
-        good = finite
-        if self._encoder.profile.similarity == "cosine":
-            good = finite & np.any(vectors != 0, axis=1)
-        if good.all():
-            return window, vectors
-        for position in np.flatnonzero(~good):
-            fault = "a zero vector" if finite[position] else "NaN or infinity in its vector"
-            self._bury(window.documents[position], f"the encoder gave {fault} for this text")
-        keep = np.flatnonzero(good)
-        return window.select(keep), vectors[keep]
 
     def _bury(self, document: Document, reason: str) -> None:
         self._letter(DeadLetter(document.id, document.place, reason, document.fields))

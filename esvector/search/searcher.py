@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esvector.client import error_reason, explain_errors
-from esvector.encode.encoder import Encoder, check_match, load_encoder
+from esvector.encode.encoder import Encoder, check_match
+from esvector.encode.loading import load_encoder
 from esvector.errors import ConfigError, DocumentNotFoundError, EncoderError, IndexNotFoundError, SearchError
 from esvector.fields import FieldType, field_types
 from esvector.passport import Passport
@@ -183,7 +184,7 @@ class Searcher:
             check_match(passport.encoder, self._given.profile)
             return self._given
         if self._loaded is None or self._loaded.profile.differences(passport.encoder):
-            self._loaded = load_encoder(passport.encoder, self._device)
+            self._loaded = load_encoder(replace(passport.encoder, dtype=None, backend=None), "query", self._device)
         return self._loaded
 
     def _ask(self, bodies: Callable[[Target], list[dict[str, Any]]]) -> list[list[Hit]]:

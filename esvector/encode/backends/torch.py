@@ -1,0 +1,100 @@
+"""torch: every model and every device."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["Embedder", "TorchBackend"]
+
+# Padded tokens of a batch. CPU: the best of 256 to 8192 for a MiniLM-sized model. GPU: enough for the matrix products
+# to fill the device; not measured on one yet.
+_CPU_BUDGET = 2048
+_GPU_BUDGET = 32_768
+
+
+class Embedder(nn.Module):
+    """The modules of one side of a model, from padded ids to embeddings.
+
+    Args:
+        modules: modules of sentence-transformers, or any that turn features into ``sentence_embedding``.
+        flat: whether the first one takes ids end to end with offsets, as a table of token vectors does.
+        prompt_length: tokens at the beginning that pooling leaves out; None where it takes all.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], *, flat: bool = False, prompt_length: int | None = None) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(modules)
+        self._flat = flat
+        self._prompt_length = prompt_length
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Embeddings of a batch: (n, raw dims); ``input_ids`` and ``attention_mask`` are (n, length)."""
+        features: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self._flat:
+            ends = attention_mask.sum(dim=1).cumsum(dim=0)
+            features = {"input_ids": input_ids[attention_mask.bool()], "offsets": ends - attention_mask.sum(dim=1)}
+        if self._prompt_length is not None:
+            features["prompt_length"] = self._prompt_length
+        for step in self.steps:
+            features = step(features)
+        embeddings: Tensor = features["sentence_embedding"]
+        return embeddings
+
+
+class TorchBackend:
+    """Runs an ``Embedder`` on one device. On a GPU nothing waits for the device before ``collect``."""
+
+    name = "torch"
+
+    def __init__(self, embedder: Embedder, device: str) -> None:
+        self.device = torch.device(device)
+        self.embedder = embedder.to(self.device).eval()
+        self._pinned = self.device.type == "cuda"
+        self.token_budget = _CPU_BUDGET if self.device.type == "cpu" else _GPU_BUDGET
+
+    @property
+    def dtype(self) -> str:
+        """Number format of the computation, such as "float32"."""
+        kinds = {parameter.dtype for parameter in self.embedder.parameters() if parameter.is_floating_point()}
+        return "+".join(sorted(str(kind).removeprefix("torch.") for kind in kinds)) or "float32"
+
+    def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
+        """Start one batch; ``ids`` and ``mask`` are (n, length), padded on the right."""
+        with torch.inference_mode():
+            output: Tensor = self.embedder(self._move(ids), self._move(mask))
+        return output
+
+    def collect(self, outputs: list[Tensor]) -> NDArray[np.float32]:
+        """Wait for the device and copy everything back at once: (sum of n, raw dims) float32."""
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = torch.cat(outputs).float().cpu().numpy()
+        return vectors
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether a smaller batch may help against ``error``."""
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        said = str(error).lower()
+        return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether nothing more can be run after ``error`` in this process: CUDA errors stick to its context."""
+        accelerator = isinstance(error, torch.AcceleratorError) and not self.is_out_of_memory(error)
+        return accelerator or (isinstance(error, RuntimeError) and str(error).startswith("CUDA error"))
+
+    def exact(self) -> TorchBackend:
+        """Return the same model in float32: itself where it is."""
+        if self.dtype == "float32":
+            return self
+        return TorchBackend(copy.deepcopy(self.embedder).float(), str(self.device))
+
+    def _move(self, array: NDArray[np.int64]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self._pinned else tensor.to(self.device)

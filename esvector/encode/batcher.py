@@ -1,0 +1,167 @@
+"""Encoding a window of texts: sorted by length, in batches of bounded size, back in input order, losing none."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esvector.encode.tokens import token_batches
+from esvector.encode.tower import Inputs, Tower
+from esvector.errors import DeviceLostError, EncoderError
+
+__all__ = ["Batcher", "EncodedWindow"]
+
+_EMPTY = "the text is empty"
+_LOST = "run the same command again; if it happens again, try another device or fewer tokens at once"
+_Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWindow:
+    """What became of n inputs.
+
+    Attributes:
+        vectors: (n, dims) float32 in input order; rows of refused inputs mean nothing.
+        tokens: (n,) int64, tokens before any cut.
+        truncated: how many inputs were cut.
+        refused: why an input has no vector, by its position.
+    """
+
+    vectors: NDArray[np.float32]
+    tokens: NDArray[np.int64]
+    truncated: int
+    refused: dict[int, str]
+
+
+class Batcher:
+    """Runs inputs through a tower in batches of bounded size. One thread uses it at a time.
+
+    What it learns stays: running out of memory halves the budget for good.
+
+    Args:
+        tower: what encodes.
+        zero_allowed: whether a zero vector is an answer; it has no direction, so cosine cannot take one.
+        exact: gives a tower of the same vectors in float32, to try once more what came back as NaN.
+        token_budget: padded tokens of a batch; None is what suits the tower.
+    """
+
+    def __init__(
+        self,
+        tower: Tower,
+        *,
+        zero_allowed: bool = False,
+        exact: Callable[[], Tower] | None = None,
+        token_budget: int | None = None,
+    ) -> None:
+        self.tower = tower
+        self.token_budget = token_budget or tower.token_budget
+        self._zero_allowed = zero_allowed
+        self._exact = exact
+        self._exact_loaded: Tower | None = None
+
+    def encode(self, inputs: Inputs, on_batch: Callable[[int, int], None] | None = None) -> EncodedWindow:
+        """Encode ``inputs``; ``on_batch`` is told the inputs and tokens of each batch, and may raise to stop.
+
+        Raises EncoderError when the tower gives another shape than it says, or fails on every input.
+        """
+        counts, refused = inputs.counts, dict(inputs.refused)
+        vectors = np.zeros((len(counts), self.tower.dims), np.float32)
+        rows = self._worth_encoding(inputs, refused)
+        batches, outputs = [], []
+        for batch, output in self._run(inputs, rows, refused):
+            batches.append(batch)
+            outputs.append(output)
+            if on_batch is not None:
+                on_batch(len(batch), int(counts[batch].sum()))
+        if batches:
+            done = np.concatenate(batches)
+            vectors[done] = self._collect(self.tower, outputs, len(done))
+            self._mend(inputs, done, vectors, refused)
+        truncated = int((counts > inputs.lengths).sum())
+        return EncodedWindow(vectors, counts, truncated, refused)
+
+    def _worth_encoding(self, inputs: Inputs, refused: dict[int, str]) -> _Rows:
+        for row in np.flatnonzero(inputs.lengths == 0):
+            refused.setdefault(int(row), _EMPTY)
+        keep = np.ones(len(inputs.counts), bool)
+        keep[list(refused)] = False
+        return np.flatnonzero(keep)
+
+    def _run(self, inputs: Inputs, rows: _Rows, refused: dict[int, str]) -> Iterator[tuple[_Rows, Any]]:
+        """Yield each batch that ran with its output; what fails is tried in halves, down to the single input."""
+        waiting: deque[_Rows] = deque(self._batches(inputs, rows))
+        failure: Exception | None = None
+        any_done = False
+        while waiting:
+            batch = waiting.popleft()
+            try:
+                output = self.tower.forward(inputs, batch)
+            except Exception as error:  # a model can fail in any way on any text
+                self._check_lost(error)
+                failure = error
+                if len(batch) == 1:
+                    refused[int(batch[0])] = f"the encoder failed on this text: {_say(error)}"
+                elif self.tower.is_out_of_memory(error):
+                    self.token_budget = max(1, len(batch) * int(inputs.lengths[batch].max()) // 2)
+                    waiting = deque(self._batches(inputs, np.concatenate([batch, *waiting])))
+                else:
+                    waiting.extendleft([batch[len(batch) // 2 :], batch[: len(batch) // 2]])
+            else:
+                any_done = True
+                yield batch, output
+        if failure is not None and not any_done and len(rows) > 1:
+            raise EncoderError(
+                f"the encoder failed on every one of {len(rows)} texts: {_say(failure)}",
+                "try the model by itself: esvector models check NAME",
+            ) from failure
+
+    def _batches(self, inputs: Inputs, rows: _Rows) -> list[_Rows]:
+        return [rows[batch] for batch in token_batches(inputs.lengths[rows], self.token_budget)]
+
+    def _collect(self, tower: Tower, outputs: Sequence[Any], count: int) -> NDArray[np.float32]:
+        try:
+            vectors = tower.collect(list(outputs))
+        except Exception as error:
+            self._check_lost(error)
+            raise
+        if vectors.shape != (count, tower.dims):
+            raise EncoderError(
+                f"the encoder gave an array of shape {vectors.shape} for {count} texts, but says it has {tower.dims} dims",
+                "the encoder and its profile do not belong together",
+            )
+        return vectors
+
+    def _mend(self, inputs: Inputs, done: _Rows, vectors: NDArray[np.float32], refused: dict[int, str]) -> None:
+        """Encode once more, alone and in float32, what is NaN, infinite or zero; refuse what still is."""
+        for row in done[self._unusable(vectors[done])]:
+            tower = self._exact_tower()
+            alone = np.array([row])
+            vectors[row] = self._collect(tower, [tower.forward(inputs, alone)], 1)[0]
+            if self._unusable(vectors[alone])[0]:
+                finite = bool(np.isfinite(vectors[row]).all())
+                fault = "a zero vector" if finite else "NaN or infinity in its vector"
+                refused[int(row)] = f"the encoder gave {fault} for this text"
+
+    def _exact_tower(self) -> Tower:
+        if self._exact is not None:
+            self._exact_loaded = self._exact_loaded or self._exact()
+        return self._exact_loaded or self.tower
+
+    def _check_lost(self, error: Exception) -> None:
+        if self.tower.is_lost(error):
+            raise DeviceLostError(f"the device failed: {_say(error)}", _LOST) from error
+
+    def _unusable(self, vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        bad: NDArray[np.bool_] = ~np.all(np.isfinite(vectors), axis=1)
+        if not self._zero_allowed:
+            bad |= ~np.any(vectors != 0, axis=1)
+        return bad
+
+
+def _say(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"
