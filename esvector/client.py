@@ -43,6 +43,11 @@ class Server:
         return self.version >= (9, 3)
 
     @property
+    def takes_bfloat16(self) -> bool:
+        """Whether a vector field may have the element type bfloat16 (since 9.3)."""
+        return self.version >= (9, 3)
+
+    @property
     def hides_source_vectors(self) -> bool:
         """Whether ``index.mapping.exclude_source_vectors`` exists (since 9.2)."""
         return self.version >= (9, 2)

@@ -20,6 +20,7 @@ __all__ = [
     "load_template",
     "parse_field_types",
     "serving_settings",
+    "templated_element_type",
     "vector_property",
 ]
 
@@ -31,6 +32,8 @@ DEFAULT_INDEX_OPTIONS: Mapping[str, Any] = {
     "ef_construction": 100,
     "rescore_vector": {"oversample": 2.0},
 }
+# Bytes are quantized already: Elasticsearch 9.5.3 takes only this graph and "flat" for them.
+_BYTE_INDEX_OPTIONS: Mapping[str, Any] = {"type": "hnsw", "m": 16, "ef_construction": 100}
 
 _SIMILARITY = {"cosine": "cosine", "dot": "max_inner_product"}
 _ISO_DATE = re.compile(
@@ -87,7 +90,7 @@ def build_index_body(
     inferred = {name: prop for name, prop in infer_properties(sample).items() if name not in templated}
     texts = {name: dict(_TEXT) for name in passport.text_fields if name not in templated}
     stated = {name: _property(kind) for name, kind in (field_types or {}).items()}
-    vector = vector_property(passport, templated.get(passport.vector_field, {}))
+    vector = vector_property(passport, templated.get(passport.vector_field, {}), server)
     properties = inferred | texts | dict(templated) | stated | {passport.vector_field: vector}
     mappings |= {"properties": properties, "_meta": {**mappings.get("_meta", {}), **passport.to_meta()}}
     settings = _index_settings(template) | _LOADING
@@ -102,8 +105,8 @@ def serving_settings(template: Mapping[str, Any]) -> dict[str, Any]:
     return {name: wanted.get(name) for name in _LOADING}
 
 
-def vector_property(passport: Passport, templated: Mapping[str, Any]) -> dict[str, Any]:
-    """Mapping of the vector field; ``templated`` may choose ``index_options`` and ``element_type``, nothing else.
+def vector_property(passport: Passport, templated: Mapping[str, Any], server: Server) -> dict[str, Any]:
+    """Mapping of the vector field; ``templated`` may choose ``index_options``, and ``passport`` the rest.
 
     Everything is written out, because the server's defaults have changed between versions. Raises ConfigError when
     the template states what only the encoder decides, or a graph that the server would refuse document by document.
@@ -113,19 +116,31 @@ def vector_property(passport: Passport, templated: Mapping[str, Any]) -> dict[st
             f"the mapping states {', '.join(decided)} for the vector field {passport.vector_field!r}",
             "remove it: the encoder decides dims and similarity",
         )
-    options = dict(templated.get("index_options", DEFAULT_INDEX_OPTIONS))
+    element_type = passport.element_type
+    if element_type == "bfloat16" and not server.takes_bfloat16:
+        raise ConfigError(f"Elasticsearch {server} has no bfloat16 vectors", "use float, or Elasticsearch 9.3 or newer")
+    if element_type == "byte" and passport.encoder.similarity != "cosine":
+        raise ConfigError("vectors of bytes lose their length, which a dot product needs", "use float or bfloat16")
+    default = _BYTE_INDEX_OPTIONS if element_type == "byte" else DEFAULT_INDEX_OPTIONS
+    options = dict(templated.get("index_options", default))
     # Elasticsearch 9.5.3 takes any m and ef_construction in a mapping and then refuses every document.
     for name, highest in (("m", 512), ("ef_construction", 3200)):
         if not 1 <= options.get(name, 1) <= highest:
             raise ConfigError(f"{name} of the vector field is {options[name]}", f"use 1 to {highest}")
     return {
         "type": "dense_vector",
-        "element_type": templated.get("element_type", "float"),
+        "element_type": element_type,
         "dims": passport.encoder.dims,
         "index": True,
         "similarity": _SIMILARITY[passport.encoder.similarity or "cosine"],
         "index_options": options,
     }
+
+
+def templated_element_type(template: Mapping[str, Any], vector_field: str) -> str:
+    """Return the element type that ``template`` states for the vector field, else "float"."""
+    properties: Mapping[str, Any] = template.get("mappings", {}).get("properties", {})
+    return str(properties.get(vector_field, {}).get("element_type", "float"))
 
 
 def infer_properties(sample: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

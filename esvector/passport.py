@@ -8,6 +8,7 @@ from typing import Any
 
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
+from esvector.vectors import ElementType
 
 __all__ = ["META_KEY", "Passport"]
 
@@ -22,6 +23,7 @@ class Passport:
         encoder: the complete profile of the encoder.
         text_fields: fields whose text is encoded, joined by one space.
         vector_field: field that holds the vector.
+        element_type: "float", "bfloat16" or "byte": how the field keeps a vector.
         probes: what the query encoder made of the probe texts (``esvector.encode.probes``), as base64 of float16;
             empty where it was not at hand.
         esvector: version of esvector that made the index.
@@ -32,6 +34,7 @@ class Passport:
     text_fields: tuple[str, ...]
     vector_field: str
     esvector: str
+    element_type: ElementType = "float"
     probes: tuple[str, ...] = ()
     state: str = "building"
 

@@ -1,10 +1,14 @@
-"""The records that cross the borders between modules: frozen, slotted, standard library only."""
+"""The records that cross the borders between modules: frozen and slotted."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Progress", "Record", "StageTime"]
 
@@ -30,7 +34,8 @@ class BadRecord:
 class Document:
     """One document to be indexed: ``text`` is encoded, ``fields`` are stored under the user's own names.
 
-    ``title`` is there where the encoder's prompt has a place of its own for it; else it is part of ``text``.
+    ``title`` is there where the encoder's prompt has a place of its own for it; else it is part of ``text``. ``vector``
+    is there where the record brought its own: (dims,) float32.
     """
 
     id: str
@@ -38,6 +43,7 @@ class Document:
     fields: Mapping[str, Any]
     place: str
     title: str | None = None
+    vector: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

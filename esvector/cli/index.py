@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from esvector.cli.options import open_client, output_option, server_option, wants_json
+from esvector.cli.options import open_client, output_option, query_cache_option, server_option, wants_json
 
 if TYPE_CHECKING:
     from esvector.encode.profile import Similarity
+    from esvector.vectors import ElementType
 
 __all__ = ["index"]
 
@@ -32,7 +33,16 @@ __all__ = ["index"]
 @click.option("--document-prompt", metavar="TEXT", help="Text before every document [default: the model's].")
 @click.option("--similarity", type=click.Choice(["cosine", "dot"]), help="Similarity [default: the model's].")
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens read of a text [default: the model's].")
-@click.option("--device", help="Where to encode, such as cuda:0 [default: a GPU where there is one].")
+@click.option("--dims", type=click.IntRange(min=1), help="Cut vectors to so many dims (Matryoshka models).")
+@click.option("--query-model", metavar="NAME_OR_PATH", help="Model of the queries, of a dual encoder.")
+@click.option("--family", metavar="NAME", help="Preset for what the model leaves open, see 'esvector models'.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format to encode in.")
+@click.option("--devices", metavar="NAMES", help="Where to encode, such as cuda:0,cuda:1 [default: a GPU, else cpu].")
+@click.option("--given", metavar="FIELD", help="Field with each record's own vector; --model says what made them.")
+@click.option(
+    "--element-type", type=click.Choice(["float", "bfloat16", "byte"]), help="How vectors are kept [default: float]."
+)
+@query_cache_option
 @click.option("--senders", type=click.IntRange(1, 32), default=4, show_default=True, help="Bulk requests at once.")
 @click.option(
     "--dead-letters", type=click.Path(path_type=Path), help="File for rejected records [default: ALIAS.dead.jsonl]."
@@ -53,7 +63,14 @@ def index(
     document_prompt: str | None,
     similarity: Similarity | None,
     max_length: int | None,
-    device: str | None,
+    dims: int | None,
+    query_model: str | None,
+    family: str | None,
+    dtype: str | None,
+    devices: str | None,
+    given: str | None,
+    element_type: ElementType | None,
+    query_cache: Path | None,
     senders: int,
     dead_letters: Path | None,
     url: str | None,
@@ -83,6 +100,10 @@ def index(
         document_prompt=document_prompt,
         similarity=similarity,
         max_length=max_length,
+        dims=dims,
+        query_model=query_model,
+        family=family,
+        dtype=dtype,
     )
     indexer = Indexer(
         open_client(url),
@@ -95,7 +116,10 @@ def index(
         vector_field=vector_field,
         dead_letters=dead_letters,
         senders=senders,
-        device=device,
+        devices=tuple(devices.split(",")) if devices else (),
+        given=given,
+        element_type=element_type,
+        query_cache=query_cache,
     )
     with show_progress(documents) as progress:
         report = indexer.run(documents, progress)

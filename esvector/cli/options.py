@@ -19,6 +19,7 @@ __all__ = [
     "open_client",
     "output_option",
     "parse_raw_filter",
+    "query_cache_option",
     "server_option",
     "wants_json",
 ]
@@ -47,6 +48,16 @@ def filter_options(command: _F) -> _F:
     ):
         command = option(command)
     return command
+
+
+def query_cache_option(command: _F) -> _F:
+    """Add ``--query-cache``."""
+    return click.option(
+        "--query-cache",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="ESVECTOR_QUERY_CACHE",
+        help="Folder of exported query encoders [default: ESVECTOR_QUERY_CACHE, else the user's cache].",
+    )(command)
 
 
 def wants_json(as_json: bool) -> bool:

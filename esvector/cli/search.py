@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from esvector.cli.options import (
@@ -9,6 +11,7 @@ from esvector.cli.options import (
     open_client,
     output_option,
     parse_raw_filter,
+    query_cache_option,
     server_option,
     wants_json,
 )
@@ -20,7 +23,8 @@ __all__ = ["search", "similar"]
 @click.argument("alias")
 @click.argument("query")
 @filter_options
-@click.option("--device", help="Where to encode, such as cpu [default: a GPU where there is one].")
+@click.option("--device", help="Encode with torch there, such as cuda:0 [default: cpu, without torch].")
+@query_cache_option
 @server_option
 @output_option
 def search(
@@ -30,6 +34,7 @@ def search(
     where: str | None,
     raw_filter: str | None,
     device: str | None,
+    query_cache: Path | None,
     url: str | None,
     as_json: bool,
 ) -> None:
@@ -42,7 +47,7 @@ def search(
     from esvector.cli.report import print_hits
     from esvector.search.searcher import Searcher
 
-    searcher = Searcher(open_client(url), alias, device=device)
+    searcher = Searcher(open_client(url), alias, device=device, query_cache=query_cache)
     hits = searcher.search(query, k=k, where=where, filter=parse_raw_filter(raw_filter))
     print_hits(hits, searcher.target.passport.text_fields, as_json=wants_json(as_json))
 

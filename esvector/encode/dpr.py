@@ -12,17 +12,18 @@ from esvector.errors import EncoderError
 
 __all__ = ["DprEncoder", "load_dpr"]
 
+_LENGTH = 256  # what DPR was trained and is searched with (pyserini)
 _PREFIXES = ("ctx_encoder.bert_model.", "question_encoder.bert_model.")
 
 
 class DprEncoder(nn.Module):
     """A BERT whose [CLS] embedding is the vector of a passage or of a question."""
 
-    def __init__(self, bert: nn.Module, tokenizer: Any) -> None:  # noqa: ANN401
+    def __init__(self, bert: nn.Module, tokenizer: Any, max_length: int) -> None:  # noqa: ANN401
         super().__init__()
         self.model = bert
         self.tokenizer = tokenizer
-        self.max_seq_length = 256  # what DPR was trained and is searched with (pyserini)
+        self.max_seq_length = max_length
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         """Put ``sentence_embedding`` (n, dims) into ``features``."""
@@ -58,4 +59,5 @@ def load_dpr(path: Path, config: dict[str, Any], dtype: torch.dtype) -> DprEncod
             f"{path} lacks {len(missing)} weights of a DPR encoder, such as {missing[0]}",
             "get the model again, with its safetensors",
         )
-    return DprEncoder(bert.to(dtype).eval(), AutoTokenizer.from_pretrained(path, local_files_only=True))
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    return DprEncoder(bert.to(dtype).eval(), tokenizer, min(_LENGTH, facts.get("max_position_embeddings", _LENGTH)))

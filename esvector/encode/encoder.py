@@ -99,11 +99,15 @@ class ModelEncoder:
 
 
 def check_match(expected: EncoderProfile, actual: EncoderProfile) -> None:
-    """Raise EncoderMismatchError unless ``actual`` has every fact that ``expected`` states."""
-    wanted = replace(actual, **expected.to_dict())
+    """Raise EncoderMismatchError unless ``actual`` has every fact that ``expected`` states.
+
+    A complete profile states all: that one tower serves both sides, too.
+    """
+    wanted = expected if expected.complete else replace(actual, **expected.to_dict())
     if differences := wanted.differences(actual):
         lines = [f"  {name}: {theirs!r} expected, {ours!r} found" for name, (theirs, ours) in differences.items()]
         raise EncoderMismatchError(
             f"the encoder {actual.model} is not the one expected ({expected.model}):\n" + "\n".join(lines),
-            "search with the encoder that made the index, or index the documents again with this one",
+            "use the model, revision and settings that made the index (its passport names them; without a model named, "
+            "searching takes them from there), or index the documents again with this one",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from esvector.encode.batcher import Batcher, EncodedWindow
 from esvector.encode.encoder import Encoder, ModelEncoder
@@ -21,8 +21,8 @@ class DocumentEngine(Protocol):
     def tokenize(self, documents: Sequence[Document]) -> Inputs:
         """Tokenize what the encoder reads of ``documents``."""
 
-    def encode(self, inputs: Inputs, on_batch: Callable[[int, int], None] | None = None) -> EncodedWindow:
-        """Encode tokenized documents; ``on_batch`` is told the documents and tokens of each batch."""
+    def encode(self, inputs: Any, on_batch: Callable[[int, int], None] | None = None) -> EncodedWindow:  # noqa: ANN401
+        """Encode what ``tokenize`` gave; ``on_batch`` is told the documents and tokens of each batch."""
 
 
 class LocalEngine:

@@ -1,4 +1,4 @@
-"""Completing a profile: each fact from the user, else the model's own files, else the presets, and where it came from."""
+"""Completing a profile: each fact from the user, else the model's files, else a preset, and where it came from."""
 
 from __future__ import annotations
 

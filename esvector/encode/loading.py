@@ -15,6 +15,7 @@ from esvector.encode.facts import Facts, TowerFacts, complete, stated
 from esvector.encode.layout import Layout, read_layout
 from esvector.encode.models import ModelFiles, find_model
 from esvector.encode.modules import SideModules, as_sentence_transformer, default_device, load_side
+from esvector.encode.presets import find_preset
 from esvector.encode.profile import EncoderProfile, Side
 from esvector.encode.tower import ModelTower, TextTower, finish
 from esvector.errors import ConfigError, require
@@ -35,6 +36,7 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
     """
     require("encode", "sentence_transformers", "torch")
     device = device or default_device()
+    profile = _with_partner(profile)
     sides: tuple[Side, ...] = get_args(Side) if side is None else (side,)
     files = _find(profile, sides)
     layouts = {side: read_layout(found.path) for side, found in files.items()}
@@ -53,6 +55,15 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
         modules["query"] = modules["document"]
     towers = {side: _tower(part, side, complete_profile, device) for side, part in modules.items()}
     return ModelEncoder(replace(complete_profile, backend="torch"), towers, facts.sources, facts.warnings)
+
+
+def _with_partner(profile: EncoderProfile) -> EncoderProfile:
+    """Name the question model of a passage model whose family is known to come in pairs."""
+    preset = find_preset(profile.model)
+    partner = preset.partner(profile.model) if preset is not None else None
+    if profile.query_model is None and partner is not None and partner != profile.model:
+        return replace(profile, query_model=partner)
+    return profile
 
 
 def _find(profile: EncoderProfile, sides: tuple[Side, ...]) -> dict[Side, ModelFiles]:

@@ -92,6 +92,11 @@ class EncoderProfile:
         return self.query_model is not None or self.query_weights is not None
 
     @property
+    def complete(self) -> bool:
+        """Whether every fact is stated, as in the profile of a loaded encoder."""
+        return None not in (self.weights, self.pooling, self.normalize, self.similarity, self.dims, self.query_prompt)
+
+    @property
     def takes_title(self) -> bool:
         """Whether the document prompt has a place of its own for the title."""
         return TITLE_SLOT in (self.document_prompt or "")

@@ -86,11 +86,15 @@ class BulkWriter:
         self._stopping = stopping or threading.Event()
 
     def write(
-        self, ids: Sequence[str], versions: Sequence[int], sources: Sequence[bytes], vectors: NDArray[np.float32]
+        self,
+        ids: Sequence[str],
+        versions: Sequence[int],
+        sources: Sequence[bytes],
+        vectors: NDArray[np.float32] | NDArray[np.int8],
     ) -> WriteResult:
         """Index documents, waiting and repeating as needed until each is acknowledged or refused.
 
-        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims) float32; of two documents of one id the one
+        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims); of two documents of one id the one
         with the higher version stays, in whatever order they arrive. Raises IndexingError when the server takes
         nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
         """

@@ -11,7 +11,9 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from esvector.types import BadRecord, DeadLetter, Document, Record
 
@@ -65,11 +67,13 @@ def prepare(
     reserved: frozenset[str] = frozenset(),
     separator: str = " ",
     title_apart: bool = False,
+    given: str | None = None,
 ) -> Document | DeadLetter:
     """The document of a record, or the dead letter that says why there is none. Pure; a BadRecord gives its own reason.
 
     Text: that of the ``text_fields`` which have any, in their order; the first of several is the title. ``separator``
-    joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it.
+    joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it. Only
+    a document that brings its own vector, in the field ``given``, may have no text.
 
     Id: the value of ``id_field`` where one is named, else of ``_id``, else of ``id`` (strings or integers, up to 512
     bytes), else made from the content, so that the same record has the same id in every run. ``_id`` is not stored, an
@@ -88,8 +92,11 @@ def prepare(
         if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
             fields = _flatten(fields, metadata)
         _check_names(fields, reserved)
+        vector = None if given is None else _vector(fields, given)
         title, text = _title_and_text(fields, text_fields, separator if not title_apart else None)
-        return Document(_document_id(fields, given_id, id_field), text, fields, record.place, title)
+        if not text and vector is None:
+            raise _no_text(fields, text_fields)
+        return Document(_document_id(fields, given_id, id_field), text, fields, record.place, title, vector)
     except _Refused as refused:
         return DeadLetter(_known_id(record.fields, id_field), record.place, str(refused), record.fields)
 
@@ -227,16 +234,31 @@ def _title_and_text(
 ) -> tuple[str | None, str]:
     """The title, where it is kept apart (``separator`` is None), and the text."""
     texts = [text for name in text_fields if (text := _text(fields, name))]
-    if not texts:
-        wanted, present = ", ".join(map(repr, text_fields)), ", ".join(map(repr, list(fields)[:12]))
-        raise _Refused(f"no text: none of {wanted} has any; name a field with --text FIELD (there are: {present:.300})")
-    if len(texts) == 1 or len(text_fields) == 1:
-        return None, texts[0]
+    if len(texts) < 2:
+        return None, "".join(texts)
     titled = bool(_text(fields, text_fields[0]))
     title, rest = (texts[0], texts[1:]) if titled else ("", texts)
     if separator is None:
         return title or None, " ".join(rest)
     return None, separator.join(part for part in (title, " ".join(rest)) if part)
+
+
+def _no_text(fields: dict[str, Any], text_fields: tuple[str, ...]) -> _Refused:
+    wanted, present = ", ".join(map(repr, text_fields)), ", ".join(map(repr, list(fields)[:12]))
+    return _Refused(f"no text: none of {wanted} has any; name a field with --text FIELD (there are: {present:.300})")
+
+
+def _vector(fields: dict[str, Any], name: str) -> NDArray[np.float32]:
+    """Take the vector out of ``fields``: it is stored in the vector field only."""
+    value = fields.pop(name, None)
+    numbers = isinstance(value, list) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if not numbers:
+        raise _Refused(f"field {name!r} is {'absent' if value is None else 'no list of numbers'}, and holds the vector")
+    with np.errstate(over="ignore"):
+        vector = np.asarray(value, np.float32)
+    if not np.isfinite(vector).all():
+        raise _Refused(f"field {name!r} has numbers that no float32 holds")
+    return vector
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

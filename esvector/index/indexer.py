@@ -5,21 +5,19 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import Server, describe_server, explain_errors
 from esvector.encode.encoder import Encoder
-from esvector.encode.engine import DocumentEngine, document_engine
-from esvector.encode.loading import load_encoder
-from esvector.encode.probes import PROBES, pack_probes
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError, EsvectorError, InterruptedRun, VerificationError
 from esvector.index.bulk import BulkWriter, RetryPolicy
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.documents import TEXT_FIELDS
+from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.load import Load, Window
 from esvector.index.pipeline import Pipeline, Stage
 from esvector.index.versions import (
@@ -30,9 +28,10 @@ from esvector.index.versions import (
     loading_alias,
     serve_version,
 )
-from esvector.mapping import build_index_body, load_template, serving_settings
+from esvector.mapping import build_index_body, load_template, serving_settings, templated_element_type
 from esvector.passport import Passport
 from esvector.types import BadRecord, IndexReport, Progress, Record
+from esvector.vectors import ElementType, check_element_type
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -62,7 +61,12 @@ class Indexer:
         senders: bulk requests under way at once.
         body_bytes: size of a bulk request, in bytes.
         max_document_bytes: a larger document is refused before it is encoded.
-        device: where to encode ("cuda:0", "cpu"); None is a GPU where there is one.
+        devices: where to encode, such as "cpu" or ("cuda:0", "cuda:1"); none is a GPU where there is one.
+        given: field in which each record brings its own vector; nothing is encoded then, and ``profile`` says what
+            made the vectors.
+        element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; None is the mapping's.
+        query_cache: folder for the exported query tower, which lets searches do without torch; None is the user's
+            cache.
         retry: how long to keep trying when the server does not take writes.
     """
 
@@ -82,7 +86,10 @@ class Indexer:
         senders: int = 4,
         body_bytes: int = 4 * 2**20,
         max_document_bytes: int = 10 * 2**20,
-        device: str | None = None,
+        devices: str | Sequence[str] = (),
+        given: str | None = None,
+        element_type: ElementType | None = None,
+        query_cache: str | Path | None = None,
         retry: RetryPolicy | None = None,
     ) -> None:
         made_by = profile or encoder
@@ -92,12 +99,16 @@ class Indexer:
         self.client = client
         self.alias = alias
         self._made_by = made_by
-        self._device = device
+        self._encoding: Encoding | None = None
+        self._devices = (devices,) if isinstance(devices, str) else tuple(devices)
+        self._given = given
+        self._query_cache = None if query_cache is None else Path(query_cache)
         self._text_fields = tuple(text_fields)
         self._id_field = id_field
         self._template = dict(mapping) if isinstance(mapping, Mapping) else load_template(mapping)
         self._field_types = dict(field_types or {})
         self._vector_field = vector_field
+        self._element_type = check_element_type(element_type or templated_element_type(self._template, vector_field))
         self._dead_letters = Path(dead_letters or f"{alias}.dead.jsonl")
         self._senders = senders
         self._body_bytes = body_bytes
@@ -117,28 +128,37 @@ class Indexer:
         """
         server = describe_server(self.client)
         previous = live_index(self.client, self.alias)
-        encoder = self._load_encoder()
-        probes = pack_probes(encoder.encode_query(PROBES))
-        passport = Passport(encoder.profile, self._text_fields, self._vector_field, version("esvector"), tuple(probes))
-        engine = document_engine(encoder)
+        encoding = self._open_encoding()
+        passport = Passport(
+            encoder=encoding.profile,
+            text_fields=self._text_fields,
+            vector_field=self._vector_field,
+            esvector=version("esvector"),
+            element_type=self._element_type,
+            probes=encoding.probes,
+        )
         with DeadLetterFile(self._dead_letters) as letters:
             load = Load(
                 documents,
-                encoder.profile,
+                encoding.profile,
                 letters,
                 text_fields=self._text_fields,
                 id_field=self._id_field,
                 reserved=frozenset({self._vector_field}),
                 max_document_bytes=self._max_document_bytes,
+                element_type=self._element_type,
+                given=self._given,
             )
             windows = load.windows()
             first = next(windows, None)
             if first is None:
                 raise load.nothing_to_index()
+            if self._given is not None:
+                encoding.check_given(first.documents)
             body = build_index_body(self._template, passport, server, self._field_types, first.stored_fields())
             index = create_version(self.client, self.alias, body)
             try:
-                stages = self._fill(index, server, load, engine, itertools.chain([first], windows), progress)
+                stages = self._fill(index, server, load, encoding, itertools.chain([first], windows), progress)
                 self._verify(index, load)
                 settings = serving_settings(self._template)
                 serve_version(self.client, self.alias, index, previous, passport, settings)
@@ -147,19 +167,23 @@ class Indexer:
             report = load.report(self.alias, index, previous, stages)
         if not report.adds_up:
             raise VerificationError(f"the report does not add up: {report}", "this is a defect of esvector: report it")
+        encoding.export_query_side(self._query_cache)
         return report
 
-    def _load_encoder(self) -> Encoder:
-        if isinstance(self._made_by, EncoderProfile):
-            self._made_by = load_encoder(self._made_by, device=self._device)
-        return self._made_by
+    def _open_encoding(self) -> Encoding:
+        if self._encoding is None:
+            if self._given is not None:
+                self._encoding = open_given(self._made_by)
+            else:
+                self._encoding = open_encoding(self._made_by, self._devices)
+        return self._encoding
 
     def _fill(
         self,
         index: str,
         server: Server,
         load: Load,
-        engine: DocumentEngine,
+        encoding: Encoding,
         windows: Iterator[Window],
         progress: Callable[[Progress], None] | None,
     ) -> Pipeline:
@@ -172,9 +196,10 @@ class Indexer:
             retry=self._retry,
             stopping=load.stopping,
         )
+        engines = list(encoding.engines)  # each of the workers takes one
         stages = [
-            Stage("tokenize", lambda windows: load.tokenize(windows, engine)),
-            Stage("encode", lambda windows: load.encode(windows, engine)),
+            Stage("tokenize", lambda windows: load.tokenize(windows, encoding.engines[0])),
+            Stage("encode", lambda windows: load.encode(windows, engines.pop()), workers=len(encoding.engines)),
             Stage("write", lambda encoded: load.write(encoded, writer), workers=self._senders),
         ]
         pipeline = Pipeline(windows, stages, stopping=load.stopping)

@@ -22,6 +22,7 @@ from esvector.index.documents import prepare
 from esvector.index.pipeline import Pipeline, Stopped
 from esvector.index.sources import as_records
 from esvector.types import BadRecord, DeadLetter, Document, IndexReport, Progress, Record
+from esvector.vectors import ElementType, to_elements
 
 __all__ = ["Counts", "Load", "Window"]
 
@@ -97,6 +98,8 @@ class Load:
         id_field: str | None,
         reserved: frozenset[str],
         max_document_bytes: int,
+        element_type: ElementType = "float",
+        given: str | None = None,
     ) -> None:
         self.stopping = threading.Event()
         self.counts = Counts()
@@ -107,6 +110,8 @@ class Load:
         self._id_field = id_field
         self._reserved = reserved
         self._max_document_bytes = max_document_bytes
+        self._element_type = element_type
+        self._given = given
         self._repeated: list[str] = []
         self._first_reason = ""
         self._lock = threading.Lock()
@@ -151,7 +156,8 @@ class Load:
         """Write each window and account for each of its documents. Raises IndexingError when all are refused."""
         for window, vectors in encoded:
             ids = [document.id for document in window.documents]
-            result = writer.write(ids, window.versions, window.sources, vectors)
+            elements = to_elements(vectors, self._element_type)
+            result = writer.write(ids, window.versions, window.sources, elements)
             for position, reason in result.refused:
                 self._bury(window.documents[position], reason)
             self._count_written(result)
@@ -220,6 +226,7 @@ class Load:
             reserved=self._reserved,
             separator=self._profile.separator or " ",
             title_apart=self._profile.takes_title,
+            given=self._given,
         )
         if isinstance(document, DeadLetter):
             self._letter(document)

@@ -51,15 +51,15 @@ def pack(
     ids: Sequence[str],
     versions: Sequence[int],
     sources: Sequence[bytes],
-    vectors: NDArray[np.float32],
+    vectors: NDArray[np.float32] | NDArray[np.int8],
     vector_field: str,
     *,
     packed: bool,
 ) -> Block:
     """Return the documents as the lines of a bulk request.
 
-    ``packed`` writes a vector as base64 of big-endian float32 (2,048 bytes for 384 dims, a quarter of a list of
-    floats, and far cheaper to read for the server: 9.3 or newer). Versions are external: the highest one stays.
+    ``packed`` writes a vector as base64 of big-endian float32, or of bytes (2,048 characters for 384 floats, a quarter
+    of a list, and far cheaper to read for the server: 9.3 or newer). Versions are external: the highest one stays.
     """
     before, tail = orjson.dumps(vector_field) + b":", b"}\n"
     if packed:
@@ -82,20 +82,22 @@ def pack(
     return Block(ids, heads, values, tail)
 
 
-def _base64_rows(vectors: NDArray[np.float32]) -> tuple[list[bytes], bytes]:
-    """Base64 of each row of ``vectors`` (n, dims) as big-endian float32, and the padding that ends every row.
+def _base64_rows(vectors: NDArray[np.float32] | NDArray[np.int8]) -> tuple[list[bytes], bytes]:
+    """Base64 of each row of ``vectors`` (n, dims), floats as big-endian float32, and the padding that ends every row.
 
     A call encodes a group of rows, each filled up with zeros to whole groups of 3 bytes; of a filled-up row the last
     characters are left out, and the padding says so. An object per row costs several times as much, and so does one
     block for all: glibc gives large blocks of a thread back to the system at once, to be faulted in again.
     """
     rows, dims = vectors.shape
-    fill = -4 * dims % 3
-    length = (4 * dims + fill) // 3 * 4
+    kind = np.dtype(">f4") if vectors.dtype == np.float32 else vectors.dtype
+    size = kind.itemsize * dims
+    fill = -size % 3
+    length = (size + fill) // 3 * 4
     encoded: list[bytes] = []
     step = max(1, _GROUP_BYTES // length)
     for start in range(0, rows, step):
-        group = vectors[start : start + step].astype(">f4").view(np.uint8).reshape(-1, 4 * dims)
+        group = vectors[start : start + step].astype(kind).view(np.uint8).reshape(-1, size)
         filled = np.pad(group, ((0, 0), (0, fill))) if fill else group
         text = pybase64.b64encode(filled.reshape(-1).data)
         encoded += [text[at : at + length - fill] for at in range(0, len(text), length)]

@@ -5,21 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esvector.client import error_reason, explain_errors
-from esvector.encode.encoder import Encoder, check_match
-from esvector.encode.loading import load_encoder
-from esvector.errors import ConfigError, DocumentNotFoundError, EncoderError, IndexNotFoundError, SearchError
+from esvector.encode.encoder import Encoder
+from esvector.encode.probes import unpack_probes
+from esvector.encode.queries import QueryEncoder, open_query_encoder, use_encoder
+from esvector.errors import ConfigError, DocumentNotFoundError, IndexNotFoundError, SearchError
 from esvector.fields import FieldType, field_types
 from esvector.passport import Passport
 from esvector.search.filters import compile_filter
 from esvector.search.requests import knn_body, read_hits, stored_vector_body
 from esvector.types import Hit
+from esvector.vectors import to_elements
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -48,17 +51,25 @@ class Searcher:
         client: the Elasticsearch client to read with.
         alias: name that the documents were indexed under.
         encoder: a loaded encoder to use instead of loading the one of the passport; it must be the same.
-        device: where to encode queries ("cuda:0", "cpu"); None is a GPU where there is one.
+        device: where to encode queries: None is the CPU without torch, by a tower exported once; "cuda:0" is torch.
+        query_cache: folder of the exported towers; None is the user's cache.
     """
 
     def __init__(
-        self, client: Elasticsearch, alias: str, *, encoder: Encoder | None = None, device: str | None = None
+        self,
+        client: Elasticsearch,
+        alias: str,
+        *,
+        encoder: Encoder | None = None,
+        device: str | None = None,
+        query_cache: str | Path | None = None,
     ) -> None:
         self.client = client
         self.alias = alias
         self._given = encoder
-        self._loaded: Encoder | None = None
+        self._query_encoder: QueryEncoder | None = None
         self._device = device
+        self._query_cache = None if query_cache is None else Path(query_cache)
         self._target: Target | None = None
         self._lock = threading.Lock()
 
@@ -169,23 +180,22 @@ class Searcher:
         vectors = self._encode(target, queries)
         return [knn_body(field, row, k, num_candidates=num_candidates, filters=filters) for row in vectors.tolist()]
 
-    def _encode(self, target: Target, queries: list[str]) -> NDArray[np.float32]:
-        with self._lock:  # one owner of the device at a time
-            vectors = self._matching_encoder(target.passport).encode_query(queries)
-        bad = ~np.isfinite(vectors).all(axis=1) | ~(vectors != 0).any(axis=1)
-        if bad.any():
-            query = queries[int(np.flatnonzero(bad)[0])]
-            raise EncoderError(f"the encoder gave no usable vector for the query {query!r}", "ask with other words")
-        return vectors
+    def _encode(self, target: Target, queries: list[str]) -> NDArray[np.float32] | NDArray[np.int8]:
+        vectors = self._matching_encoder(target.passport)(queries)
+        return to_elements(vectors, target.passport.element_type)
 
-    def _matching_encoder(self, passport: Passport) -> Encoder:
-        """Return the encoder of ``passport``: the given one if it matches, else the one loaded for it."""
-        if self._given is not None:
-            check_match(passport.encoder, self._given.profile)
-            return self._given
-        if self._loaded is None or self._loaded.profile.differences(passport.encoder):
-            self._loaded = load_encoder(replace(passport.encoder, dtype=None, backend=None), "query", self._device)
-        return self._loaded
+    def _matching_encoder(self, passport: Passport) -> QueryEncoder:
+        """Return the query encoder of ``passport``: the given one if it matches, else the one opened for it."""
+        with self._lock:
+            current = self._query_encoder
+            if current is None or current.query_id != passport.encoder.query_id:
+                probes = unpack_probes(passport.probes, passport.encoder.dims or 0)
+                if self._given is not None:
+                    current = use_encoder(self._given, passport.encoder, probes)
+                else:
+                    current = open_query_encoder(passport.encoder, probes, device=self._device, cache=self._query_cache)
+                self._query_encoder = current
+            return current
 
     def _ask(self, bodies: Callable[[Target], list[dict[str, Any]]]) -> list[list[Hit]]:
         """Send the bodies made for the current target; where the alias has moved meanwhile, make and send them anew."""

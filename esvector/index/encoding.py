@@ -1,0 +1,99 @@
+"""What encodes a load: engines for its devices, the complete profile, and the probes of its query side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from esvector.encode.encoder import Encoder, ModelEncoder
+from esvector.encode.engine import DocumentEngine, document_engine
+from esvector.encode.loading import load_encoder
+from esvector.encode.probes import pack_probes
+from esvector.encode.profile import EncoderProfile
+from esvector.encode.queries import export_query, probe_vectors
+from esvector.errors import EncoderError
+from esvector.index.given import GivenEngine, check_sample
+from esvector.types import Document
+
+__all__ = ["Encoding", "open_encoding", "open_given"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What encodes a load. ``engines`` has one for each device; ``probes`` are packed for the passport.
+
+    ``encoder`` has the query side; None where nothing is at hand that could encode a query.
+    """
+
+    profile: EncoderProfile
+    engines: tuple[DocumentEngine, ...]
+    probes: tuple[str, ...]
+    encoder: Encoder | None
+
+    def export_query_side(self, cache: Path | None) -> None:
+        """Export the query tower, so that searching needs no torch; where that cannot be, say so."""
+        if not isinstance(self.encoder, ModelEncoder):
+            return
+        try:
+            export_query(self.encoder, cache)
+        except (EncoderError, OSError) as error:
+            said = error.message if isinstance(error, EncoderError) else str(error)
+            _log.warning("searching %s will load torch, which starts slowly: %s", self.profile.model, said)
+
+    def check_given(self, documents: Sequence[Document]) -> None:
+        """Compare vectors that documents brought along with the model, where it is at hand, or say that it is not.
+
+        Raises EncoderMismatchError when they are not its vectors.
+        """
+        if self.encoder is None:
+            _log.warning("the documents' vectors are taken as %s's unchecked: it is not at hand", self.profile.model)
+        elif not check_sample(self.encoder, documents):
+            _log.warning("the documents' vectors are taken as %s's unchecked: no text beside them", self.profile.model)
+
+
+def open_encoding(made_by: EncoderProfile | Encoder, devices: Sequence[str]) -> Encoding:
+    """Load what ``made_by`` describes onto ``devices`` (none: a GPU where there is one), or use it as it is."""
+    encoder = made_by
+    if isinstance(encoder, EncoderProfile):
+        encoder = load_encoder(encoder, device=devices[0] if devices else None)
+    return Encoding(encoder.profile, (document_engine(encoder),), _probes(encoder), encoder)
+
+
+def open_given(made_by: EncoderProfile | Encoder) -> Encoding:
+    """Return what takes the vectors that documents bring along. ``made_by`` is what made them.
+
+    A model that is not at hand will do when ``dims`` and ``similarity`` are stated; else raises EncoderError.
+    """
+    encoder: Encoder | None
+    if isinstance(made_by, EncoderProfile):
+        encoder = _load_if_at_hand(replace(made_by, kind=None))
+        profile = made_by if encoder is None else encoder.profile
+    else:
+        encoder, profile = made_by, made_by.profile
+    profile = replace(
+        profile,
+        kind="given",
+        query_prompt=profile.query_prompt or "",
+        document_prompt=profile.document_prompt or "",
+        separator=profile.separator or " ",
+        normalize=profile.similarity == "cosine" or bool(profile.normalize),
+    )
+    return Encoding(profile, (GivenEngine(profile),), _probes(encoder) if encoder else (), encoder)
+
+
+def _load_if_at_hand(profile: EncoderProfile) -> Encoder | None:
+    try:
+        return load_encoder(profile)
+    except EncoderError as error:
+        if profile.dims is None or profile.similarity is None:
+            remedy = f"{error.remedy}; or state what made the vectors: --dims and --similarity"
+            raise type(error)(error.message, remedy) from error
+        return None
+
+
+def _probes(encoder: Encoder) -> tuple[str, ...]:
+    return tuple(pack_probes(probe_vectors(encoder)))

@@ -1,0 +1,19 @@
+"""What every test shares: query encoders are exported into a folder of the session, never into the user's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of exported query towers: of this process, and of the commands it starts."""
+    folder = tmp_path_factory.mktemp("queries")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESVECTOR_QUERY_CACHE", str(folder))
+        patch.setattr("esvector.encode.query_cache.cache_folder", lambda: folder)
+        yield folder
+
