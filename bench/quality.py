@@ -1,4 +1,4 @@
-"""nDCG@10 of searching a BEIR folder through Elasticsearch, against exact search with the same vectors.
+"""nDCG@10 of exact search on a BEIR folder, and of searching it through Elasticsearch with the same encoder.
 
 The folder has corpus.jsonl, queries.jsonl and qrels.tsv. Both sides are judged by ir-measures.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import ir_measures
 import numpy as np
 import orjson
+from elasticsearch import Elasticsearch
 from ingest import server
 from ir_measures import Qrel, ScoredDoc
 
 from esvector import EncoderProfile, Indexer, Searcher, read_documents
+from esvector.encode.encoder import ModelEncoder
 from esvector.encode.loading import load_encoder
-from esvector.encode.engine import encode_window
 
 ALIAS = "bench-quality"
 MEASURES = [ir_measures.parse_measure(name) for name in ("nDCG@10", "R@10", "RR@10")]
@@ -29,35 +31,52 @@ MEASURES = [ir_measures.parse_measure(name) for name in ("nDCG@10", "R@10", "RR@
 @click.option("--model", default="sentence-transformers/all-MiniLM-L6-v2", show_default=True)
 @click.option("--url", help="Address of Elasticsearch [default: a throw-away local node].")
 @click.option("--tolerance", default=0.005, show_default=True, help="Largest loss of nDCG@10 that is accepted.")
-def main(folder: Path, model: str, url: str | None, tolerance: float) -> None:
-    """Print both sides; exit with 1 when the search loses more nDCG@10 than --tolerance."""
+@click.option("--exact-only", is_flag=True, help="Without Elasticsearch.")
+@click.option("--titles/--no-titles", default=True, show_default=True, help="Encode title and text, or the text.")
+def main(folder: Path, model: str, url: str | None, tolerance: float, exact_only: bool, titles: bool) -> None:
+    """Print each side; exit with 1 when the search loses more nDCG@10 than --tolerance."""
     queries = [orjson.loads(line) for line in (folder / "queries.jsonl").read_bytes().splitlines()]
-    qrels = list(read_qrels(folder / "qrels.tsv"))
-    texts = [query["text"] for query in queries]
-    encoder = load_encoder(EncoderProfile(model))
-    with server(url) as client:
-        indexer = Indexer(client, ALIAS, encoder=encoder, dead_letters=folder.name + ".dead.jsonl")
-        report = indexer.run(read_documents(folder / "corpus.jsonl"))
-        print(f"{report.indexed} of {report.read} documents indexed, {report.truncated} truncated")
-        found = Searcher(client, ALIAS, encoder=encoder).search(texts, k=10)
-        client.indices.delete(index=report.index)
-    searched = [
-        ScoredDoc(query["_id"], hit.id, hit.score) for query, hits in zip(queries, found, strict=True) for hit in hits
-    ]
     documents = [orjson.loads(line) for line in (folder / "corpus.jsonl").read_bytes().splitlines()]
-    bodies = [" ".join(t for t in (d.get("title", "").strip(), d["text"].strip()) if t) for d in documents]
-    scores = encoder.encode_query(texts) @ encode_window(encoder, bodies).vectors.T
-    exact = [
+    qrels = list(read_qrels(folder / "qrels.tsv"))
+    encoder = load_encoder(EncoderProfile(model))
+    fields = ("title", "text") if titles else ("text",)
+    sides = {"exact": judge(qrels, search_exactly(encoder, queries, documents, fields))}
+    if not exact_only:
+        with server(url) as client:
+            sides["esvector"] = judge(qrels, search_server(client, encoder, queries, folder, fields))
+    for name, values in sides.items():
+        print(f"{name:9} " + "  ".join(f"{measure} {values[measure]:.4f}" for measure in MEASURES))
+    loss = sides["exact"][MEASURES[0]] - sides.get("esvector", sides["exact"])[MEASURES[0]]
+    print(f"loss of nDCG@10: {loss:+.4f} (accepted: {tolerance})")
+    raise SystemExit(int(loss > tolerance))
+
+
+def search_exactly(
+    encoder: ModelEncoder, queries: list[Any], documents: list[Any], fields: tuple[str, ...]
+) -> list[ScoredDoc]:
+    """Rank every document for every query by brute force."""
+    parts = [tuple((document.get(field) or "").strip() for field in fields) for document in documents]
+    vectors = encoder.encode_document([encoder.profile.join(part) for part in parts])
+    scores = encoder.encode_query([query["text"] for query in queries]) @ vectors.T
+    return [
         ScoredDoc(query["_id"], documents[row]["_id"], float(line[row]))
         for query, line in zip(queries, scores, strict=True)
         for row in np.argsort(-line)[:10]
     ]
-    sides = {"exact": judge(qrels, exact), "esvector": judge(qrels, searched)}
-    for name, values in sides.items():
-        print(f"{name:9} " + "  ".join(f"{measure} {values[measure]:.4f}" for measure in MEASURES))
-    loss = sides["exact"][MEASURES[0]] - sides["esvector"][MEASURES[0]]
-    print(f"loss of nDCG@10: {loss:+.4f} (accepted: {tolerance})")
-    raise SystemExit(int(loss > tolerance))
+
+
+def search_server(
+    client: Elasticsearch, encoder: ModelEncoder, queries: list[Any], folder: Path, fields: tuple[str, ...]
+) -> list[ScoredDoc]:
+    """Index the folder, and search it as an application would."""
+    indexer = Indexer(client, ALIAS, encoder=encoder, text_fields=fields, dead_letters=folder.name + ".dead.jsonl")
+    report = indexer.run(read_documents(folder / "corpus.jsonl"))
+    print(f"{report.indexed} of {report.read} documents indexed, {report.truncated} truncated")
+    found = Searcher(client, ALIAS).search([query["text"] for query in queries], k=10)
+    client.indices.delete(index=report.index)
+    return [
+        ScoredDoc(query["_id"], hit.id, hit.score) for query, hits in zip(queries, found, strict=True) for hit in hits
+    ]
 
 
 def judge(qrels: list[Qrel], run: list[ScoredDoc]) -> dict[ir_measures.Measure, float]:

@@ -16,4 +16,3 @@ def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ESVECTOR_QUERY_CACHE", str(folder))
         patch.setattr("esvector.encode.query_cache.cache_folder", lambda: folder)
         yield folder
-

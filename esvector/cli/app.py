@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from importlib import import_module
@@ -22,6 +23,7 @@ EXIT_INTERRUPTED = 130
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
     "index": "esvector.cli.index:index",
+    "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",
@@ -73,6 +75,14 @@ class _Failure(click.ClickException):
             click.echo(f"{click.style('   try:', fg='cyan', bold=True)} {self.remedy}", err=True, file=file)
 
 
+class _Echo(logging.Handler):
+    """Shows what the library has to say, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        label = click.style("warning: ", fg="yellow", bold=True) if record.levelno >= logging.WARNING else ""
+        click.echo(label + record.getMessage(), err=True)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="esvector")
 def app() -> None:
@@ -85,6 +95,11 @@ def app() -> None:
     letters), 4 Elasticsearch cannot be used, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    log = logging.getLogger("esvector")
+    if not any(isinstance(handler, _Echo) for handler in log.handlers):
+        log.addHandler(_Echo())
+        log.setLevel(logging.INFO)
+        log.propagate = False
 
 
 def main() -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from esvector.cli.options import open_client, output_option, query_cache_option, server_option, wants_json
 
 if TYPE_CHECKING:
+    from esvector.encode.advice import Task
+    from esvector.encode.calibrate import BackendName
     from esvector.encode.profile import Similarity
     from esvector.vectors import ElementType
 
 __all__ = ["index"]
+
+BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 
 
 @click.command()
@@ -38,6 +42,10 @@ __all__ = ["index"]
 @click.option("--family", metavar="NAME", help="Preset for what the model leaves open, see 'esvector models'.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format to encode in.")
 @click.option("--devices", metavar="NAMES", help="Where to encode, such as cuda:0,cuda:1 [default: a GPU, else cpu].")
+@click.option(
+    "--backend", type=click.Choice(BACKENDS), default="torch", show_default=True, help="What encodes on a CPU."
+)
+@click.option("--task", type=click.Choice(["search", "similar"]), help="Questions to passages, or like with like.")
 @click.option("--given", metavar="FIELD", help="Field with each record's own vector; --model says what made them.")
 @click.option(
     "--element-type", type=click.Choice(["float", "bfloat16", "byte"]), help="How vectors are kept [default: float]."
@@ -68,6 +76,8 @@ def index(
     family: str | None,
     dtype: str | None,
     devices: str | None,
+    backend: BackendName | Literal["auto"],
+    task: Task | None,
     given: str | None,
     element_type: ElementType | None,
     query_cache: Path | None,
@@ -117,6 +127,8 @@ def index(
         dead_letters=dead_letters,
         senders=senders,
         devices=tuple(devices.split(",")) if devices else (),
+        backend=backend,
+        task=task,
         given=given,
         element_type=element_type,
         query_cache=query_cache,

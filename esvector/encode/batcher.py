@@ -131,7 +131,7 @@ class Batcher:
             raise
         if vectors.shape != (count, tower.dims):
             raise EncoderError(
-                f"the encoder gave an array of shape {vectors.shape} for {count} texts, but says it has {tower.dims} dims",
+                f"the encoder gave an array of shape {vectors.shape} for {count} texts, but says {tower.dims} dims",
                 "the encoder and its profile do not belong together",
             )
         return vectors
@@ -139,9 +139,16 @@ class Batcher:
     def _mend(self, inputs: Inputs, done: _Rows, vectors: NDArray[np.float32], refused: dict[int, str]) -> None:
         """Encode once more, alone and in float32, what is NaN, infinite or zero; refuse what still is."""
         for row in done[self._unusable(vectors[done])]:
-            tower = self._exact_tower()
             alone = np.array([row])
-            vectors[row] = self._collect(tower, [tower.forward(inputs, alone)], 1)[0]
+            try:
+                tower = self._exact_tower()
+                vectors[row] = self._collect(tower, [tower.forward(inputs, alone)], 1)[0]
+            except EncoderError:
+                raise
+            except Exception as error:  # float32 may not fit where half of it did
+                self._check_lost(error)
+                refused[int(row)] = f"the encoder failed on this text: {_say(error)}"
+                continue
             if self._unusable(vectors[alone])[0]:
                 finite = bool(np.isfinite(vectors[row]).all())
                 fault = "a zero vector" if finite else "NaN or infinity in its vector"

@@ -50,6 +50,7 @@ class ModelEncoder:
         towers: what is loaded, by side.
         sources: for a fact of the profile, where it came from.
         warnings: what a user should look at.
+        base_model: the model that this one was made from, where its files say so.
     """
 
     def __init__(
@@ -58,11 +59,13 @@ class ModelEncoder:
         towers: dict[Side, LoadedTower],
         sources: dict[str, str] | None = None,
         warnings: tuple[str, ...] = (),
+        base_model: str | None = None,
     ) -> None:
         self.profile = profile
         self.sources = sources or {}
         self.warnings = warnings
         self.towers = towers
+        self.base_model = base_model
 
     def batcher(self, side: Side) -> Batcher:
         """Return what runs complete inputs of ``side``. Raises EncoderError when that side is not loaded."""

@@ -32,10 +32,18 @@ _NOT_DECIDING = frozenset(
         "use_cache",
     }
 )
+# Of what is otherwise in the profile, or about the library that wrote it, what changes the tokens of a text.
+_DECIDING = {
+    "sentence_bert_config.json": frozenset({"do_lower_case"}),
+    "tokenizer_config.json": frozenset(
+        {"do_lower_case", "split_special_tokens", "strip_accents", "tokenize_chinese_chars", "truncation_side"}
+    ),
+}
 # Read where there is no tokenizer.json.
 _VOCABULARIES = ("vocab.txt", "vocab.json", "merges.txt", "*.model")
 # Their configurations are spelled differently by version, and what they say is in the profile.
 _PROFILED = frozenset({"Pooling", "Normalize"})
+_DAMAGED = "the model's folder is damaged: get it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +98,7 @@ def read_layout(path: Path) -> Layout:
         modules: tuple[ModuleRef, ...] = (_raw_dpr(path, model_config),)
         config = {"similarity_fn_name": "dot"}
     else:
-        modules = tuple(ModuleRef(entry["type"], entry["path"]) for entry in listed)
+        modules = _listed(path, listed)
     return Layout(
         path=path,
         modules=modules,
@@ -100,6 +108,16 @@ def read_layout(path: Path) -> Layout:
         truncate_dim=config.get("truncate_dim"),
         config=model_config,
     )
+
+
+def _listed(path: Path, entries: Any) -> tuple[ModuleRef, ...]:  # noqa: ANN401
+    try:
+        modules = tuple(ModuleRef(str(entry["type"]), str(entry["path"])) for entry in entries)
+    except (KeyError, TypeError):
+        modules = ()
+    if not modules:
+        raise EncoderError(f"{path}/modules.json is not a list of modules with a type and a path each", _DAMAGED)
+    return modules
 
 
 def _raw_dpr(path: Path, config: dict[str, Any]) -> ModuleRef:
@@ -112,7 +130,7 @@ def _raw_dpr(path: Path, config: dict[str, Any]) -> ModuleRef:
 
 
 def _routes(path: Path, modules: tuple[ModuleRef, ...]) -> dict[Side, tuple[ModuleRef, ...]] | None:
-    if not modules or modules[0].name not in ("Router", "Asym"):
+    if modules[0].name not in ("Router", "Asym"):
         return None
     folder = modules[0].folder
     config = _read_json(path / folder / "router_config.json") or _read_json(path / folder / "config.json") or {}
@@ -126,7 +144,10 @@ def _routes(path: Path, modules: tuple[ModuleRef, ...]) -> dict[Side, tuple[Modu
                 f"the router of {path} has the routes {', '.join(structure) or '(none)'}, but none for a {side}",
                 "save it with routes called 'query' and 'document' (Router.for_query_document)",
             )
-        inner = [ModuleRef(types[name], f"{folder}/{name}" if folder else name) for name in structure[route]]
+        try:
+            inner = [ModuleRef(types[name], f"{folder}/{name}" if folder else name) for name in structure[route]]
+        except KeyError as error:
+            raise EncoderError(f"the router of {path} does not say what {error} is", _DAMAGED) from error
         routes[side] = (*inner, *modules[1:])
     return routes
 
@@ -140,7 +161,7 @@ def _route(side: str, structure: dict[str, Any], mapped: dict[str, str]) -> str 
 
 
 def _deciding_files(folder: Path, module: str) -> list[Path]:
-    patterns = ["*.safetensors", "tokenizer.json"]
+    patterns = ["*.safetensors", "tokenizer.json", *_DECIDING]
     if module not in _PROFILED:
         patterns.append("config.json")
     if not (folder / "tokenizer.json").is_file():
@@ -150,7 +171,8 @@ def _deciding_files(folder: Path, module: str) -> list[Path]:
 
 def _digest(file: Path) -> bytes:
     if file.suffix == ".json" and isinstance(facts := _read_json(file), dict):
-        deciding = {name: value for name, value in facts.items() if name not in _NOT_DECIDING}
+        names = _DECIDING.get(file.name, facts.keys() - _NOT_DECIDING)
+        deciding = {name: facts[name] for name in names if name in facts}
         return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).digest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
@@ -162,4 +184,4 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise EncoderError(f"{path} is not JSON: {error}", "the model's folder is damaged: get it again") from error
+        raise EncoderError(f"{path} is not JSON: {error}", _DAMAGED) from error

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from esvector.encode.advice import base_model_of
 from esvector.encode.encoder import LoadedTower, ModelEncoder, check_match
 from esvector.encode.facts import Facts, TowerFacts, complete, stated
 from esvector.encode.layout import Layout, read_layout
@@ -53,8 +54,9 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
     modules = {side: part for side, (part, _) in loaded.items()}
     if not apart:  # one tower, which each side reads under its own prompt
         modules["query"] = modules["document"]
+    base = base_model_of(files[main].path)
     towers = {side: _tower(part, side, complete_profile, device) for side, part in modules.items()}
-    return ModelEncoder(replace(complete_profile, backend="torch"), towers, facts.sources, facts.warnings)
+    return ModelEncoder(replace(complete_profile, backend="torch"), towers, facts.sources, facts.warnings, base)
 
 
 def _with_partner(profile: EncoderProfile) -> EncoderProfile:

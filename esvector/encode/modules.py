@@ -173,6 +173,8 @@ def _tokenizer(first: nn.Module, max_length: int | None) -> TextTokenizer | None
     rust = getattr(wrapped, "backend_tokenizer", None)
     if rust is None or type(first).__name__ not in ("Transformer", "DprEncoder"):
         return None
+    if getattr(wrapped, "truncation_side", "right") != "right":  # no probe is as long as some models read
+        return None
     own = TextTokenizer(rust, max_length, pad_id=getattr(wrapped, "pad_token_id", None) or 0)
     return own if _same_ids(first, own) else None
 

@@ -39,6 +39,14 @@ class Tokens:
         """Tokens of each text that the encoder reads: (n,) int64."""
         return np.diff(self.starts)
 
+    def select(self, rows: NDArray[np.intp]) -> Tokens:
+        """Tokens of the texts at the positions ``rows`` (m,), in that order."""
+        lengths = self.lengths[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.repeat(self.starts[rows] - starts[:-1], lengths) + np.arange(starts[-1])
+        refused = {new: self.refused[old] for new, old in enumerate(rows.tolist()) if old in self.refused}
+        return Tokens(self.ids[places], starts, self.counts[rows], refused)
+
     def padded(self, rows: NDArray[np.intp], pad: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Ids and attention mask of the texts ``rows`` (m,), padded on the right: two (m, longest) int64."""
         starts, lengths = self.starts[rows], self.lengths[rows]
@@ -66,6 +74,7 @@ class TextTokenizer:
         # Lengths are counted before any cut, so that no text is shortened silently; a tokenizer.json can bring both.
         own.no_truncation()
         own.no_padding()
+        own.encode_special_tokens = tokenizer.encode_special_tokens  # no part of the file
         self._tokenizer = own
         self._special = special_tokens
         self.max_length = max_length

@@ -6,19 +6,27 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from esvector.encode.advice import Task, advise
 from esvector.encode.encoder import Encoder, ModelEncoder
 from esvector.encode.engine import DocumentEngine, document_engine
 from esvector.encode.loading import load_encoder
 from esvector.encode.probes import pack_probes
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.queries import export_query, probe_vectors
-from esvector.errors import EncoderError
+from esvector.errors import ConfigError, EncoderError
 from esvector.index.given import GivenEngine, check_sample
 from esvector.types import Document
 
+if TYPE_CHECKING:
+    from esvector.encode.calibrate import BackendName, BackendTrial
+
 __all__ = ["Encoding", "open_encoding", "open_given"]
 
+_LOOKED_AT = 256  # documents that the warnings look at
 _log = logging.getLogger(__name__)
 
 
@@ -44,15 +52,64 @@ class Encoding:
             said = error.message if isinstance(error, EncoderError) else str(error)
             _log.warning("searching %s will load torch, which starts slowly: %s", self.profile.model, said)
 
-    def check_given(self, documents: Sequence[Document]) -> None:
-        """Compare vectors that documents brought along with the model, where it is at hand, or say that it is not.
+    def settle(
+        self, documents: Sequence[Document], backend: BackendName | Literal["auto"], task: Task | None
+    ) -> Encoding:
+        """Return what encodes, now that the first ``documents`` are known; say what a user should look at.
 
-        Raises EncoderMismatchError when they are not its vectors.
+        Raises EncoderMismatchError when the vectors that documents brought along are not those of the model,
+        ConfigError or EncoderError when ``backend`` cannot run it.
         """
+        if isinstance(self.engines[0], GivenEngine):
+            self._check_given(documents)
+            return self
+        for warning in self._warnings(documents, task):
+            _log.warning("%s", warning)
+        return self._with_backend(backend, documents)
+
+    def _warnings(self, documents: Sequence[Document], task: Task | None) -> list[str]:
+        counts = self.engines[0].tokenize(documents[:_LOOKED_AT]).counts
+        loaded = self.encoder if isinstance(self.encoder, ModelEncoder) else None
+        median = float(np.median(counts))
+        if loaded is None:
+            return advise(self.profile, task, median_tokens=median)
+        advice = advise(self.profile, task, median_tokens=median, base_model=loaded.base_model, sources=loaded.sources)
+        return list(dict.fromkeys([*loaded.warnings, *advice]))
+
+    def _with_backend(self, name: BackendName | Literal["auto"], documents: Sequence[Document]) -> Encoding:
+        """Change to the backend called ``name``; "auto" lets ``documents`` choose, and leaves GPUs to torch."""
+        own_on_cpu = isinstance(self.encoder, ModelEncoder) and self.profile.dtype == "float32"
+        if name == "torch" or (name == "auto" and not own_on_cpu):
+            return self
+        if not own_on_cpu or not isinstance(self.encoder, ModelEncoder):
+            raise ConfigError(f"backend {name!r} runs models of esvector's own on a CPU", "leave --backend out")
+        from esvector.encode.calibrate import choose_backend, use_backend
+
+        profile = self.encoder.profile
+        inputs = [profile.document_input(document.text, document.title) for document in documents]
+        if name == "auto":
+            encoder = choose_backend(self.encoder, inputs, report=_say_trial)
+            _log.info("encoding by %s", encoder.profile.backend)
+        else:
+            encoder = use_backend(self.encoder, name, inputs)
+        return replace(self, profile=encoder.profile, engines=(document_engine(encoder),), encoder=encoder)
+
+    def _check_given(self, documents: Sequence[Document]) -> None:
         if self.encoder is None:
             _log.warning("the documents' vectors are taken as %s's unchecked: it is not at hand", self.profile.model)
         elif not check_sample(self.encoder, documents):
             _log.warning("the documents' vectors are taken as %s's unchecked: no text beside them", self.profile.model)
+
+
+def _say_trial(trial: BackendTrial) -> None:
+    _log.info(
+        "backend %s: %.2f times the speed of torch, cosine to it %.4f (least %.4f), %s",
+        trial.name,
+        trial.speed,
+        trial.mean,
+        trial.least,
+        f"refused: {trial.refused}" if trial.refused else "accepted",
+    )
 
 
 def open_encoding(made_by: EncoderProfile | Encoder, devices: Sequence[str]) -> Encoding:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from esvector.client import Server, describe_server, explain_errors
 from esvector.encode.encoder import Encoder
@@ -36,6 +36,9 @@ from esvector.vectors import ElementType, check_element_type
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
+    from esvector.encode.advice import Task
+    from esvector.encode.calibrate import BackendName
+
 __all__ = ["Indexer"]
 
 _log = logging.getLogger(__name__)
@@ -62,6 +65,10 @@ class Indexer:
         body_bytes: size of a bulk request, in bytes.
         max_document_bytes: a larger document is refused before it is encoded.
         devices: where to encode, such as "cpu" or ("cuda:0", "cuda:1"); none is a GPU where there is one.
+        backend: what runs the model on a CPU: "torch", "onnx", "openvino", "openvino-int8" (calibrated on the first
+            documents), or "auto", which tries them on the first documents.
+        task: "search" (short questions, longer passages) or "similar" (like with like); None is not known. What the
+            model does not suit is warned of.
         given: field in which each record brings its own vector; nothing is encoded then, and ``profile`` says what
             made the vectors.
         element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; None is the mapping's.
@@ -87,6 +94,8 @@ class Indexer:
         body_bytes: int = 4 * 2**20,
         max_document_bytes: int = 10 * 2**20,
         devices: str | Sequence[str] = (),
+        backend: BackendName | Literal["auto"] = "torch",
+        task: Task | None = None,
         given: str | None = None,
         element_type: ElementType | None = None,
         query_cache: str | Path | None = None,
@@ -101,6 +110,8 @@ class Indexer:
         self._made_by = made_by
         self._encoding: Encoding | None = None
         self._devices = (devices,) if isinstance(devices, str) else tuple(devices)
+        self._backend = backend
+        self._task = task
         self._given = given
         self._query_cache = None if query_cache is None else Path(query_cache)
         self._text_fields = tuple(text_fields)
@@ -129,14 +140,6 @@ class Indexer:
         server = describe_server(self.client)
         previous = live_index(self.client, self.alias)
         encoding = self._open_encoding()
-        passport = Passport(
-            encoder=encoding.profile,
-            text_fields=self._text_fields,
-            vector_field=self._vector_field,
-            esvector=version("esvector"),
-            element_type=self._element_type,
-            probes=encoding.probes,
-        )
         with DeadLetterFile(self._dead_letters) as letters:
             load = Load(
                 documents,
@@ -153,8 +156,8 @@ class Indexer:
             first = next(windows, None)
             if first is None:
                 raise load.nothing_to_index()
-            if self._given is not None:
-                encoding.check_given(first.documents)
+            encoding = self._encoding = encoding.settle(first.documents, self._backend, self._task)
+            passport = self._passport(encoding)
             body = build_index_body(self._template, passport, server, self._field_types, first.stored_fields())
             index = create_version(self.client, self.alias, body)
             try:
@@ -177,6 +180,16 @@ class Indexer:
             else:
                 self._encoding = open_encoding(self._made_by, self._devices)
         return self._encoding
+
+    def _passport(self, encoding: Encoding) -> Passport:
+        return Passport(
+            encoder=encoding.profile,
+            text_fields=self._text_fields,
+            vector_field=self._vector_field,
+            esvector=version("esvector"),
+            element_type=self._element_type,
+            probes=encoding.probes,
+        )
 
     def _fill(
         self,
