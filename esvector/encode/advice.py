@@ -86,9 +86,9 @@ def _task(profile: EncoderProfile, preset: Preset, task: Task | None, median: fl
     passages = task is None and median is not None and median >= _PASSAGE_TOKENS
     if "search" not in preset.suits and (task == "search" or passages):
         multilingual = "multilingual" in preset.example or preset.family == "labse"
-        seen = f", but these are passages (median {median:.0f} tokens)" if passages else ""
+        seen = f", not passages ({median:.0f} tokens) with questions" if passages else ""
         yield (
-            f"{preset.family} models compare like with like{seen}: to find passages by questions use "
+            f"{preset.family} models compare like with like{seen}: for search use "
             f"{_FOR_SEARCH_MULTILINGUAL if multilingual else _FOR_SEARCH}; else say --task similar"
         )
     if task == "similar" and "similar" not in preset.suits:
@@ -113,8 +113,8 @@ def _towers(profile: EncoderProfile, preset: Preset) -> Iterator[str]:
         )
     elif profile.query_model and preset.matches(profile.query_model) and own not in profile.query_model.lower():
         yield (
-            f"{_short(profile.query_model)} is the passage model of a pair, or of another one, but is to encode "
-            f"queries: give --query-model {_short(partner)}"
+            f"{_short(profile.query_model)} does not encode queries for this model: give --query-model "
+            f"{_short(partner)}"
         )
 
 
@@ -150,8 +150,8 @@ def _lost_settings(profile: EncoderProfile, preset: Preset, base_model: str) -> 
     for fact, (ours, theirs) in lost.items():
         if ours is not None and ours != theirs:
             yield (
-                f"this model was made from {base_model}, whose {fact} is {theirs!r}, but it is used with {ours!r}: "
-                f"unless it was trained anew for that, use --family {preset.family}"
+                f"it was made from {base_model}, whose {fact} is {theirs!r}, but used with {ours!r}: unless trained anew for "
+                f"that, use --family {preset.family}"
             )
 
 
@@ -186,7 +186,7 @@ def _remedy(profile: EncoderProfile, preset: Preset, side: Side, prompt: str) ->
 
 def _quoted(prompt: str) -> str:
     """The prompt in quotes; of a long one the beginning, and the end, whose white space counts."""
-    return repr(prompt if len(prompt) <= 64 else f"{prompt[:32]}…{prompt[-20:]}")
+    return repr(prompt if len(prompt) <= 64 else f"{prompt[:28]}…{prompt[-20:]}")
 
 
 def _short(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,10 +15,12 @@ from esvector.encode.advice import Task, advise
 from esvector.encode.encoder import Encoder, ModelEncoder
 from esvector.encode.engine import DocumentEngine, document_engine
 from esvector.encode.loading import load_encoder
+from esvector.encode.modules import default_device
 from esvector.encode.probes import pack_probes
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.queries import export_query, probe_vectors
-from esvector.errors import ConfigError, EncoderError
+from esvector.encode.workers import ProcessEngine
+from esvector.errors import ConfigError, EncoderError, require
 from esvector.index.given import GivenEngine, check_sample
 from esvector.types import Document
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoding", "open_encoding", "open_given"]
 
+# From about 500 documents sorting pays in full on a CPU; more would only make progress coarse.
+_CPU_WINDOW = 1024
+_GPU_WINDOW = 8192
 _LOOKED_AT = 256  # documents that the warnings look at
 _log = logging.getLogger(__name__)
 
@@ -41,6 +47,18 @@ class Encoding:
     engines: tuple[DocumentEngine, ...]
     probes: tuple[str, ...]
     encoder: Encoder | None
+
+    @property
+    def window_documents(self) -> int:
+        """Documents of a window: sorting by length needs several batches, and a GPU's batches are large."""
+        return _GPU_WINDOW if any(isinstance(engine, ProcessEngine) for engine in self.engines) else _CPU_WINDOW
+
+    def close(self) -> bool:
+        """End the processes that encode; whether there were any."""
+        processes = [engine for engine in self.engines if isinstance(engine, ProcessEngine)]
+        for engine in processes:
+            engine.close()
+        return bool(processes)
 
     def export_query_side(self, cache: Path | None) -> None:
         """Export the query tower, so that searching needs no torch; where that cannot be, say so."""
@@ -116,8 +134,28 @@ def open_encoding(made_by: EncoderProfile | Encoder, devices: Sequence[str]) -> 
     """Load what ``made_by`` describes onto ``devices`` (none: a GPU where there is one), or use it as it is."""
     encoder = made_by
     if isinstance(encoder, EncoderProfile):
-        encoder = load_encoder(encoder, device=devices[0] if devices else None)
+        require("encode", "sentence_transformers", "torch")
+        devices = devices or (default_device(),)
+        if len(devices) > 1 or devices[0].startswith("cuda"):
+            return _open_on(encoder, devices)
+        encoder = load_encoder(encoder, device=devices[0])
     return Encoding(encoder.profile, (document_engine(encoder),), _probes(encoder), encoder)
+
+
+def _open_on(profile: EncoderProfile, devices: Sequence[str]) -> Encoding:
+    """Load the document side in a process for each device, and the query side here, on the CPU in float32."""
+    engines = tuple(ProcessEngine(partial(load_encoder, profile, "document", device), device) for device in devices)
+    try:
+        loaded = engines[0].profile
+        query = load_encoder(replace(loaded, dtype=None, backend=None), "query", "cpu")
+        for engine in engines:
+            engine.wait_ready()
+    except BaseException:
+        for engine in engines:
+            engine.close()
+        raise
+    complete = replace(query.profile, dtype=loaded.dtype, backend=loaded.backend)
+    return Encoding(complete, engines, _probes(query), query)
 
 
 def open_given(made_by: EncoderProfile | Encoder) -> Encoding:

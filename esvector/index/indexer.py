@@ -138,8 +138,24 @@ class Indexer:
         they saw before, and the unfinished version is deleted.
         """
         server = describe_server(self.client)
-        previous = live_index(self.client, self.alias)
+        live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
         encoding = self._open_encoding()
+        try:
+            report = self._load_version(documents, encoding, server, progress)
+            encoding.export_query_side(self._query_cache)
+        finally:
+            if encoding.close():  # processes that encode end with the run
+                self._encoding = None
+        return report
+
+    def _load_version(
+        self,
+        documents: Iterable[Mapping[str, Any] | Record | BadRecord],
+        encoding: Encoding,
+        server: Server,
+        progress: Callable[[Progress], None] | None,
+    ) -> IndexReport:
+        previous = live_index(self.client, self.alias)
         with DeadLetterFile(self._dead_letters) as letters:
             load = Load(
                 documents,
@@ -151,12 +167,13 @@ class Indexer:
                 max_document_bytes=self._max_document_bytes,
                 element_type=self._element_type,
                 given=self._given,
+                window_documents=encoding.window_documents,
             )
             windows = load.windows()
             first = next(windows, None)
             if first is None:
                 raise load.nothing_to_index()
-            encoding = self._encoding = encoding.settle(first.documents, self._backend, self._task)
+            encoding = encoding.settle(first.documents, self._backend, self._task)
             passport = self._passport(encoding)
             body = build_index_body(self._template, passport, server, self._field_types, first.stored_fields())
             index = create_version(self.client, self.alias, body)
@@ -170,7 +187,6 @@ class Indexer:
             report = load.report(self.alias, index, previous, stages)
         if not report.adds_up:
             raise VerificationError(f"the report does not add up: {report}", "this is a defect of esvector: report it")
-        encoding.export_query_side(self._query_cache)
         return report
 
     def _open_encoding(self) -> Encoding:

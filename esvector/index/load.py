@@ -26,9 +26,7 @@ from esvector.vectors import ElementType, to_elements
 
 __all__ = ["Counts", "Load", "Window"]
 
-# Large enough for sorting by length to pay (from about 500 texts), small enough for progress and memory.
-WINDOW_DOCUMENTS = 1024
-WINDOW_BYTES = 8 * 2**20
+BYTES_PER_DOCUMENT = 8192  # that a window may have on average
 # A run whose first records are all refused has a wrong mapping or a wrong option, not bad records.
 HOPELESS = 1000
 REPEATED_IDS_SHOWN = 10
@@ -36,8 +34,12 @@ REPEATED_IDS_SHOWN = 10
 
 @dataclass(slots=True)
 class Window:
-    """Consecutive documents; ``versions`` are their places in the input, ``sources`` their fields as JSON."""
+    """Consecutive documents; ``versions`` are their places in the input, ``sources`` their fields as JSON.
 
+    ``most`` documents are taken at a time, fewer where they are large.
+    """
+
+    most: int
     documents: list[Document] = field(default_factory=list)
     versions: list[int] = field(default_factory=list)
     sources: list[bytes] = field(default_factory=list)
@@ -53,7 +55,7 @@ class Window:
     @property
     def full(self) -> bool:
         """Whether the window should go on its way."""
-        return len(self.documents) >= WINDOW_DOCUMENTS or self.size >= WINDOW_BYTES
+        return len(self.documents) >= self.most or self.size >= self.most * BYTES_PER_DOCUMENT
 
     def stored_fields(self) -> list[Mapping[str, Any]]:
         """Fields of each document, to infer their types from."""
@@ -62,7 +64,10 @@ class Window:
     def select(self, keep: NDArray[np.intp]) -> Window:
         """Return the window of the documents at the positions ``keep`` (n,)."""
         return Window(
-            [self.documents[i] for i in keep], [self.versions[i] for i in keep], [self.sources[i] for i in keep]
+            self.most,
+            [self.documents[i] for i in keep],
+            [self.versions[i] for i in keep],
+            [self.sources[i] for i in keep],
         )
 
 
@@ -100,6 +105,7 @@ class Load:
         max_document_bytes: int,
         element_type: ElementType = "float",
         given: str | None = None,
+        window_documents: int = 1024,
     ) -> None:
         self.stopping = threading.Event()
         self.counts = Counts()
@@ -112,6 +118,7 @@ class Load:
         self._max_document_bytes = max_document_bytes
         self._element_type = element_type
         self._given = given
+        self._window_documents = window_documents
         self._repeated: list[str] = []
         self._first_reason = ""
         self._lock = threading.Lock()
@@ -119,13 +126,13 @@ class Load:
 
     def windows(self) -> Iterator[Window]:
         """Read the source. Raises IndexingError when none of the first records can be indexed."""
-        window = Window()
+        window = Window(self._window_documents)
         for record in self._records:
             self.counts.read += 1
             self._take(record, window)
             if window.full:
                 yield window
-                window = Window()
+                window = Window(self._window_documents)
             elif self.counts.read == self.counts.dead == HOPELESS:
                 raise self.nothing_to_index()
         if window.documents:
