@@ -42,6 +42,7 @@ class _Group(click.Group):
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), name)
+        _mark_paragraphs(command)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
@@ -59,6 +60,14 @@ class _Group(click.Group):
             if (failure := _server_said(error)) is None:
                 raise
             raise failure from error
+
+
+def _mark_paragraphs(command: click.Command) -> None:
+    """Give click the character that keeps the lines of a paragraph apart: a raw docstring can only spell it."""
+    command.help = (command.help or "").replace("\\b\n", "\b\n")
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _mark_paragraphs(inner)
 
 
 class _Failure(click.ClickException):

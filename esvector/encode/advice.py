@@ -150,8 +150,8 @@ def _lost_settings(profile: EncoderProfile, preset: Preset, base_model: str) -> 
     for fact, (ours, theirs) in lost.items():
         if ours is not None and ours != theirs:
             yield (
-                f"it was made from {base_model}, whose {fact} is {theirs!r}, but used with {ours!r}: unless trained anew for "
-                f"that, use --family {preset.family}"
+                f"it was made from {base_model}, whose {fact} is {theirs!r}, but used with {ours!r}: unless trained "
+                f"anew for that, use --family {preset.family}"
             )
 
 

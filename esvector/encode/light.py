@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from esvector.errors import EncoderError
 if TYPE_CHECKING:
     from esvector.encode.backends.torch import Embedder
 
-__all__ = ["export_light", "open_light"]
+__all__ = ["export_light", "open_light", "workers"]
 
+_MOST_WORKERS = 8
+_LARGE_BYTES = 300 * 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -79,7 +82,18 @@ def _backend(files: LightFiles) -> Any:  # noqa: ANN401
         return StaticBackend(np.load(files.tower, mmap_mode="r"))
     from esvector.encode.backends.onnx import OnnxBackend
 
-    return OnnxBackend(files.tower)
+    return OnnxBackend(files.tower, threads=_threads(files))
+
+
+def workers(files: LightFiles) -> int:
+    """How many batches of queries to run at once: together they use the cores, up to 8."""
+    return max(1, min(_MOST_WORKERS, os.cpu_count() or 1) // _threads(files))
+
+
+def _threads(files: LightFiles) -> int:
+    """Threads for one batch: a small model gains more from another batch beside it than from a second thread."""
+    large = files.tower.stat().st_size > _LARGE_BYTES
+    return min(4, os.cpu_count() or 1) if large else 1
 
 
 def _static_table(embedder: Embedder) -> NDArray[np.float32] | None:

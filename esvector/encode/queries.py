@@ -19,14 +19,14 @@ from esvector.encode import query_cache
 from esvector.encode.batcher import Batcher
 from esvector.encode.batching import QueryBatcher
 from esvector.encode.encoder import Encoder, ModelEncoder, check_match
-from esvector.encode.light import export_light, open_light
+from esvector.encode.light import export_light, open_light, workers
 from esvector.encode.probes import LEAST_AGREEMENT, PROBES, agreement
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import ModelTower, Tower
 from esvector.errors import EncoderError, EncoderMismatchError
 
 if TYPE_CHECKING:
-    from esvector.encode.query_cache import LightFacts, LightFiles
+    from esvector.encode.query_cache import LightFiles
 
 __all__ = ["QueryEncoder", "export_query", "open_query_encoder", "probe_vectors", "use_encoder"]
 
@@ -66,22 +66,20 @@ def open_query_encoder(
     folder = cache or query_cache.cache_folder()
     light_wanted = device in (None, "cpu") and find_spec("onnxruntime") is not None
     if light_wanted and (files := query_cache.find(folder, profile.query_id)) is not None:
-        tower = open_light(files)
-        if tower is not None and _worst(_probe(tower, profile), probes) >= LEAST_AGREEMENT:
-            return _light(tower, profile, files.facts)
+        if (light := _open(files, profile, probes)) is not None:
+            return light
         _log.warning("the exported query encoder in %s is damaged: it is made anew", files.folder)
         query_cache.discard(folder, profile.query_id)
     encoder = _load(profile, "cpu" if light_wanted else device)
     _check_probes(probe_vectors(encoder), probes, profile)
     if light_wanted:
         try:
-            files = export_query(encoder, folder)
-        except EncoderError as error:
-            _log.warning("queries of %s are encoded by torch, which starts slowly: %s", profile.model, error.message)
+            light = _open(export_query(encoder, folder), profile, probes)
+        except (EncoderError, OSError) as error:
+            _log.warning("queries of %s are encoded by torch, which starts slowly: %s", profile.model, _first(error))
         else:
-            tower = open_light(files)
-            if tower is not None and _worst(_probe(tower, profile), probes) >= LEAST_AGREEMENT:
-                return _light(tower, profile, files.facts)
+            if light is not None:
+                return light
     return QueryEncoder(_encode(encoder.batcher("query").tower, encoder.profile), profile.query_id, "torch")
 
 
@@ -120,8 +118,16 @@ def export_query(encoder: ModelEncoder, cache: Path | None = None) -> LightFiles
     return export_light(tower, profile, folder)
 
 
-def _light(tower: ModelTower, profile: EncoderProfile, facts: LightFacts) -> QueryEncoder:
-    return QueryEncoder(_encode(tower, profile), profile.query_id, facts.kind)
+def _open(files: LightFiles, profile: EncoderProfile, probes: _Vectors) -> QueryEncoder | None:
+    """Open an exported tower; None where it is damaged, or does not reproduce the probes."""
+    tower = open_light(files)
+    if tower is None or _worst(_probe(tower, profile), probes) < LEAST_AGREEMENT:
+        return None
+    return QueryEncoder(_encode(tower, profile), profile.query_id, files.facts.kind, workers(files))
+
+
+def _first(error: Exception) -> str:
+    return (error.message if isinstance(error, EncoderError) else str(error)).partition("\n")[0]
 
 
 def _load(profile: EncoderProfile, device: str | None) -> ModelEncoder:

@@ -166,7 +166,8 @@ def _publish(unfinished: Path, folder: Path, query_id: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if find(folder, query_id) is not None:  # somebody was first
+            first = find(folder, query_id)
+            if first is not None and is_intact(first):
                 return
             discard(folder, query_id)
         else:

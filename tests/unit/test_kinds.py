@@ -125,12 +125,16 @@ def reference(folder: Path, **options: Any) -> SentenceTransformer:
     )
 
 
+# For models that no test changes in memory; a folder that a test changes is its own.
+unchanged = cache(reference)
+
+
 def theirs(case: Case, folder: Path, side: Side, texts: Sequence[str] = TEXTS) -> Vectors:
     """What sentence-transformers, or for DPR transformers, gives for the same texts."""
     name = case.query_folder if side == "query" else case.document_folder
     if case.build is models.dpr_pair:
         return dpr(folder / str(name), side, texts)
-    model = reference(folder / str(name) if case.two_models else folder)
+    model = unchanged(folder / str(name) if case.two_models else folder)
     encode = model.encode_query if side == "query" else model.encode_document
     return np.asarray(encode(list(texts), prompt=case.prompt(side)), np.float32)
 

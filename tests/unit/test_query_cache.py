@@ -106,6 +106,7 @@ def test_contents_of_the_right_size_are_checked_on_request(folder: Path) -> None
     files.tower.write_bytes(b"GRAPH")
     assert find(folder, _FACTS.query_id) == files
     assert not is_intact(files)
+    assert is_intact(save(folder, _FACTS, "{}", write))
     discard(folder, _FACTS.query_id)
     assert not is_intact(files)
     assert find(folder, _FACTS.query_id) is None

@@ -66,6 +66,10 @@ class OnnxBackend:
         """Whether a smaller batch may help against ``error``."""
         return isinstance(error, MemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
 
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether nothing more can be run after ``error`` in this process."""
+        return False
+
 
 def _cores() -> int:
     """Cores that this process may use."""

@@ -40,3 +40,7 @@ class StaticBackend:
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether a smaller batch may help against ``error``."""
         return isinstance(error, MemoryError)
+
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether nothing more can be run after ``error`` in this process."""
+        return False
