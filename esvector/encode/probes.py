@@ -29,7 +29,7 @@ PROBES: tuple[str, ...] = (
     "def f(x): return {k: v ** 2 for k, v in x.items() if v > 0.5}  # O(n)",
     "ERROR 4xx: Connection refused at 10.0.0.1:9200 after 30 s\n\tretrying ...",
     "x",
-    # Longer than most encoders read, so that another maximum length shows.
+    # About 150 tokens: long enough to show a length cut to 128 or less, short enough to try before every first search.
     " ".join(
         f"Paragraph {n} of a long report tells how the {a} {b} was {c} before the {d} meeting in room {n * 7}."
         for n, (a, b, c, d) in enumerate(
@@ -39,7 +39,7 @@ PROBES: tuple[str, ...] = (
                 ("new", "vaccine", "tested", "scientific"),
                 ("old", "library", "reopened", "local"),
             ]
-            * 8
+            * 2
         )
     ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,16 +61,22 @@ def open_query_encoder(
     """Return what encodes queries for an index with the passport's ``profile`` and ``probes`` (p, dims).
 
     An exported tower from ``cache`` is used where there is one and no ``device`` but the CPU is asked for; else the
-    model is loaded, and exported for the next time. Raises EncoderError when the model is not to be had,
-    EncoderMismatchError when it is not the one that made the index, or does not reproduce the probes.
+    model is loaded, and exported for the next time. Raises EncoderError when the model is not to be had, or the index
+    does not say how it encodes queries, EncoderMismatchError when it is not the one that made the index, or does not reproduce the probes.
     """
+    if not profile.complete:
+        raise EncoderError(
+            f"{profile.model} was not at hand when the index was made, so how it encodes queries is not known",
+            "search with Searcher(..., encoder=...), given what encodes queries for these vectors",
+        )
     folder = cache or query_cache.cache_folder()
     light_wanted = device in (None, "cpu") and find_spec("onnxruntime") is not None
     if light_wanted and (files := query_cache.find(folder, profile.query_id)) is not None:
         if (light := _open(files, profile, probes)) is not None:
             return light
         _log.warning("the exported query encoder in %s is damaged: it is made anew", files.folder)
-        query_cache.discard(folder, profile.query_id)
+        with suppress(OSError):  # where nothing can be removed, nothing can be written either: torch will do
+            query_cache.discard(folder, profile.query_id)
     encoder = _load(profile, "cpu" if light_wanted else device)
     _check_probes(probe_vectors(encoder), probes, profile)
     if light_wanted:

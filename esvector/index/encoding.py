@@ -169,13 +169,13 @@ def open_given(made_by: EncoderProfile | Encoder) -> Encoding:
         profile = made_by if encoder is None else encoder.profile
     else:
         encoder, profile = made_by, made_by.profile
+    # What nobody stated stays open: a prompt assumed here would refuse the right encoder of the queries, or bind it.
     profile = replace(
         profile,
         kind="given",
-        query_prompt=profile.query_prompt or "",
-        document_prompt=profile.document_prompt or "",
-        separator=profile.separator or " ",
-        normalize=profile.similarity == "cosine" or bool(profile.normalize),
+        normalize=profile.similarity == "cosine" or profile.normalize,
+        dtype=None,  # nobody knows in what, and by what, the vectors were computed
+        backend=None,
     )
     return Encoding(profile, (GivenEngine(profile),), _probes(encoder) if encoder else (), encoder)
 

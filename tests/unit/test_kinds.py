@@ -558,6 +558,23 @@ def test_a_model_that_is_a_table_of_tokens_alone(built: Built, tmp_path: Path) -
         encoder.encode_query(["water", ""])
 
 
+def test_a_zero_vector_is_refused_for_cosine_and_kept_for_dot(copy: Callable[[str], Path]) -> None:
+    """A table of tokens gives one for words that it knows nothing of."""
+    from safetensors.torch import load_file, save_file
+
+    folder = copy("router")
+    file = folder / "query_0_StaticEmbedding" / "model.safetensors"
+    ((name, table),) = load_file(file).items()
+    table[models.vocabulary().index("water")] = 0
+    save_file({name: table}, file)
+    with pytest.raises(EncoderError, match="text 2 of 2 cannot be encoded: the encoder gave a zero vector"):
+        load_encoder(EncoderProfile(str(folder)), "query", "cpu").encode_query(["stone", "water"])
+    dot = load_encoder(EncoderProfile(str(folder), similarity="dot"), "query", "cpu")
+    stone, water = dot.encode_query(["stone", "water"])
+    assert stone.any()
+    assert not water.any()
+
+
 def test_a_model_that_cuts_the_beginning_is_left_to_itself(copy: Callable[[str], Path]) -> None:
     """What direct tokenizing would get wrong is noticed, and goes through sentence-transformers whole."""
     folder = copy("prompted")

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,8 @@ __all__ = ["OpenVinoBackend", "convert", "load", "quantize", "save"]
 _Batch = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _INPUTS = ("input_ids", "attention_mask")
+# MiniLM, tokens per CPU second against torch with batches of 2,048 tokens: float32 1.21, 1.17, 1.08 and 0.90 with 512,
+# 1,024, 2,048 and 4,096 tokens a stream; int8 2.61, 2.65, 2.52 and 2.05.
 _BUDGET_PER_STREAM = 1024
 # How much SmoothQuant moves from activations into weights.
 _SMOOTHING = 0.8
@@ -38,8 +40,8 @@ _USE_TORCH = "encode with torch instead, which runs every model"
 class OpenVinoBackend:
     """Runs a model that ``convert`` or ``quantize`` made. A vector does not depend on the other texts of its batch.
 
-    A batch is split over as many streams of one thread as there are cores, which do not wait for each other inside
-    the model. ``forward`` waits for all of them, so that an error belongs to the batch that raised it.
+    A batch is split over as many streams of one thread as there are cores: two threads that share every layer take 7%
+    more CPU time. ``forward`` waits for all streams, so that an error belongs to the batch that raised it.
 
     Args:
         model: the model, or the ``*.xml`` file that ``save`` wrote.
@@ -65,24 +67,13 @@ class OpenVinoBackend:
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one batch; ``ids`` and ``mask`` are (n, length), padded on the right. (n, dims) float32."""
         feeds = [self._feed(ids[rows], mask[rows]) for rows in _shares(len(ids), len(self._requests))]
-        running: list[Any] = []
-        failure: Exception | None = None
-        for request, feed in zip(self._requests, feeds, strict=False):
-            try:
+        used = self._requests[: len(feeds)]
+        with ExitStack() as waiting:  # for all of them, whatever one raises: they read the inputs where they are
+            for request, feed in zip(used, feeds, strict=True):
                 request.start_async(feed, share_inputs=True)
-                running.append(request)
-            except Exception as error:  # the others still read their inputs
-                failure = error
-                break
-        for request in running:
-            try:
-                request.wait()
-            except Exception as error:  # as above
-                failure = failure or error
-        if failure is not None:
-            raise failure
+                waiting.callback(request.wait)
         # Copied out of the requests, whose memory the next batch overwrites.
-        vectors: NDArray[np.float32] = np.concatenate([request.get_output_tensor(0).data for request in running])
+        vectors: NDArray[np.float32] = np.concatenate([request.get_output_tensor(0).data for request in used])
         return vectors
 
     def collect(self, outputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -252,19 +243,17 @@ def _nncf() -> Any:  # noqa: ANN401
 
 
 @contextmanager
-def _quiet(*loggers: str) -> Iterator[None]:
-    """Keep warnings and log lines to ourselves: torch speaks of its own tracer and of traced branches; we compare."""
-    found = [logging.getLogger(name) for name in loggers]
-    levels = [logger.level for logger in found]
+def _quiet(name: str) -> Iterator[None]:
+    """Keep warnings and what logger ``name`` says to ourselves: it is of torch's tracer and its branches; we compare."""
+    logger = logging.getLogger(name)
+    level = logger.level
     with _no_telemetry(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            for logger in found:
-                logger.setLevel(logging.CRITICAL)
+            logger.setLevel(logging.CRITICAL)
             yield
         finally:
-            for logger, level in zip(found, levels, strict=True):
-                logger.setLevel(level)
+            logger.setLevel(level)
 
 
 @contextmanager
