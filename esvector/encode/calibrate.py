@@ -1,7 +1,7 @@
 """Choosing what runs the document tower: each backend tried on a sample of the texts at hand, against torch in float32.
 
-Speed alone would choose wrongly: dynamic int8 is onnxruntime's fastest graph, and its vectors depend on which texts share
-a batch (cosines down to 0.82). A backend is accepted when it agrees with torch and does not mind its neighbours.
+Speed alone would choose wrongly: dynamic int8 is onnxruntime's fastest graph, and its vectors depend on which texts
+share a batch (cosines down to 0.82). A backend is accepted when it agrees with torch and does not mind its neighbours.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def use_backend(encoder: ModelEncoder, name: BackendName, inputs: Sequence[str])
     backend = _build(name, torch_tower, inputs)
     tower = ModelTower(torch_tower.tokenizer, backend, torch_tower.dims, normalize=torch_tower.normalize)
     towers = encoder.towers | {"document": LoadedTower(tower, lambda: torch_tower)}
-    return ModelEncoder(replace(encoder.profile, backend=name), towers, encoder.sources, encoder.warnings, encoder.base_model)
+    return ModelEncoder(
+        replace(encoder.profile, backend=name), towers, encoder.sources, encoder.warnings, encoder.base_model
+    )
 
 
 @dataclass(frozen=True, slots=True)

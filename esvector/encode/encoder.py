@@ -82,7 +82,7 @@ class ModelEncoder:
 
     def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embeddings of queries: (n, dims) float32, unit length where the profile says ``normalize``."""
-        return self._encode("query", [self.profile.query_input(text) for text in texts])
+        return self._encode("query", texts, [self.profile.query_input(text) for text in texts])
 
     def encode_document(self, texts: Sequence[str], titles: Sequence[str | None] | None = None) -> NDArray[np.float32]:
         """Embeddings of documents: (n, dims) float32, unit length where the profile says ``normalize``.
@@ -90,9 +90,11 @@ class ModelEncoder:
         Raises EncoderError when a text cannot be encoded.
         """
         pairs = zip(texts, titles or [None] * len(texts), strict=True)
-        return self._encode("document", [self.profile.document_input(text, title) for text, title in pairs])
+        return self._encode("document", texts, [self.profile.document_input(text, title) for text, title in pairs])
 
-    def _encode(self, side: Side, inputs: Sequence[str]) -> NDArray[np.float32]:
+    def _encode(self, side: Side, texts: Sequence[str], inputs: Sequence[str]) -> NDArray[np.float32]:
+        if empty := [n for n, text in enumerate(texts) if not text.strip()]:
+            raise EncoderError(f"text {empty[0] + 1} of {len(texts)} cannot be encoded: the text is empty")
         batcher = self.batcher(side)
         window = batcher.encode(batcher.tower.tokenize(inputs))
         if window.refused:

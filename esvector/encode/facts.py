@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -25,8 +25,8 @@ class Facts:
     """What is known before any weight is loaded; ``sources`` says for a fact where it came from."""
 
     preset: Preset | None
-    query_prompt: str
-    document_prompt: str
+    query_prompt: str | None
+    document_prompt: str | None
     separator: str
     similarity: Similarity
     truncate_dim: int | None
@@ -47,17 +47,36 @@ class TowerFacts:
     dtype: str
 
 
-def stated(asked: EncoderProfile, layout: Layout, name: str) -> Facts:
-    """Collect what ``asked``, the files of ``layout`` and the preset of the model called ``name`` state."""
-    preset = _preset(asked, name)
+def stated(asked: EncoderProfile, layouts: Mapping[Side, Layout], names: Mapping[Side, str]) -> Facts:
+    """Collect what ``asked``, the models' files and the preset of their names state.
+
+    A model that serves both sides is there for both. Of a side that is not there, only what ``asked`` says is known.
+    Raises EncoderError when the two models of a dual encoder contradict each other.
+    """
+    main: Side = "document" if "document" in layouts else "query"
+    layout, preset = layouts[main], _preset(asked, names[main])
     sources: dict[str, str] = {}
-    query_prompt = _prompt("query", asked, layout, preset, sources)
-    document_prompt = _prompt("document", asked, layout, preset, sources)
-    similarity = _similarity(asked, layout, preset, sources)
+    prompts: dict[Side, str | None] = {"query": asked.query_prompt, "document": asked.document_prompt}
+    for side, own in layouts.items():
+        prompts[side] = _prompt(side, asked, own, _preset(asked, names[side]), sources)
+    similarities = {_similarity(asked, layouts[side], preset, sources) for side in layouts}
+    if len(similarities) > 1:
+        raise EncoderError(
+            f"the document model {names['document']} and the query model {names['query']} state different similarities",
+            "use two models that were trained together, or state --similarity",
+        )
+    similarity = similarities.pop()
     separator = asked.separator if asked.separator is not None else preset.separator if preset else " "
     warnings = [*_unused_prompts(asked, layout, sources), *_odd_similarity(asked, layout, preset, similarity)]
     return Facts(
-        preset, query_prompt, document_prompt, separator, similarity, layout.truncate_dim, sources, tuple(warnings)
+        preset=preset,
+        query_prompt=prompts["query"],
+        document_prompt=prompts["document"],
+        separator=separator,
+        similarity=similarity,
+        truncate_dim=layout.truncate_dim,
+        sources=sources,
+        warnings=tuple(warnings),
     )
 
 

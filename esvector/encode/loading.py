@@ -41,11 +41,11 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
     sides: tuple[Side, ...] = get_args(Side) if side is None else (side,)
     files = _find(profile, sides)
     layouts = {side: read_layout(found.path) for side, found in files.items()}
-    main: Side = "document" if "document" in files else sides[0]
-    facts = stated(profile, layouts[main], files[main].name)
+    facts = stated(profile, layouts, {side: found.name for side, found in files.items()})
+    main: Side = "document" if "document" in files else "query"
     apart = profile.query_model is not None or layouts[main].routes is not None
     loaded: dict[Side, tuple[SideModules, TowerFacts]] = {
-        side: _load(profile, side, facts, files.get(side, files[main]), layouts.get(side, layouts[main]), device)
+        side: _load(profile, side, facts, files[side], layouts[side], device)
         for side in (sides if apart else ("document",))
     }
     described = {side: tower for side, (_, tower) in loaded.items()}
@@ -69,9 +69,10 @@ def _with_partner(profile: EncoderProfile) -> EncoderProfile:
 
 
 def _find(profile: EncoderProfile, sides: tuple[Side, ...]) -> dict[Side, ModelFiles]:
-    """Files by side; those of the document side serve both where there is one model."""
+    """Files by side; where there is one model, they are the same for both, whatever side is asked for."""
     if profile.query_model is None:
-        return {"document": find_model(profile.model, profile.revision)}
+        found = find_model(profile.model, profile.revision)
+        return {"document": found, "query": found}
     names = {
         "document": (profile.model, profile.revision),
         "query": (profile.query_model, profile.query_revision),

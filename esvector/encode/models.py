@@ -77,9 +77,18 @@ def _from_hub(name: str, revision: str | None) -> ModelFiles:
 
 
 def _check(model: ModelFiles) -> None:
-    """Refuse pickles: torch reads one where safetensors are missing, and a pickle can run code when it is read."""
+    """Refuse what could run code, or come from where nobody pinned it.
+
+    torch reads a pickle where safetensors are missing, and a pickle can run code when it is read.
+    """
+    if (model.path / "adapter_config.json").is_file():
+        raise EncoderError(
+            f"{model.path} is an adapter to another model, which it names but does not pin",
+            "merge them (peft: merge_and_unload) and save the result with SentenceTransformer.save_pretrained",
+        )
     for file in sorted(model.path.rglob("*")):
-        harmless = file.name == "training_args.bin" or file.with_suffix(".xml").is_file()  # never read; OpenVINO's
+        openvino = file.name.startswith("openvino") and file.with_suffix(".xml").is_file()
+        harmless = file.name == "training_args.bin" or openvino  # never read; no pickle
         if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt") and not harmless and file.is_file():
             raise EncoderError(
                 f"{model.path} has a pickle, {file.relative_to(model.path)}, which can run code when it is loaded",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from esvector.encode.layout import RAW_DPR, Layout, ModuleRef
 from esvector.encode.probes import PROBES
@@ -73,6 +74,11 @@ def load_side(
     length = _length(first, max_length)
     tokenizer = _tokenizer(first, length)
     skips = any(not getattr(module, "include_prompt", True) for module in poolings)
+    if skips and tokenizer is None:
+        raise EncoderError(
+            f"{layout.path} leaves the prompt out of pooling, but tokenizes in a way of its own",
+            "use a model with a tokenizer.json that truncates on the right",
+        )
     loaded = SideModules(
         modules=tuple(modules),
         tokenizer=tokenizer,
@@ -90,6 +96,7 @@ def _load(layout: Layout, side: Side, dtype: str) -> list[nn.Module]:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _check_activations(layout, side)
     kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     try:
         if layout.modules[0].type == RAW_DPR:
@@ -106,6 +113,16 @@ def _load(layout: Layout, side: Side, dtype: str) -> list[nn.Module]:
             "check that the folder is a complete model; one with code of its own is refused",
         ) from error
     return [module.to(kwargs["dtype"]) for module in modules]
+
+
+def _check_activations(layout: Layout, side: Side) -> None:
+    """Refuse a Dense layer whose activation is not torch's: sentence-transformers would put Tanh in its place."""
+    for ref in layout.side(side):
+        config = layout.path / ref.folder / "config.json"
+        if ref.name == "Dense" and config.is_file():
+            activation = str(orjson.loads(config.read_bytes()).get("activation_function", "torch."))
+            if not activation.startswith("torch."):
+                raise EncoderError(f"{config} wants the activation {activation}, which is code of its own")
 
 
 def _load_all(layout: Layout, model_kwargs: dict[str, Any]) -> SentenceTransformer:

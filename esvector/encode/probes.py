@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from esvector.errors import ConfigError
+from esvector.errors import ConfigError, EncoderError
 
 __all__ = ["LEAST_AGREEMENT", "PROBES", "agreement", "pack_probes", "unpack_probes"]
 
@@ -61,7 +61,12 @@ def agreement(vectors: NDArray[np.float32], recorded: NDArray[np.float32]) -> ND
 
 
 def pack_probes(vectors: NDArray[np.float32]) -> list[str]:
-    """Vectors (n, dims) as text: base64 of little-endian float16, which is far more exact than the check."""
+    """Vectors (n, dims) as text: base64 of little-endian float16, which is far more exact than the check.
+
+    Raises EncoderError when a component is beyond what float16 holds.
+    """
+    if (largest := float(np.abs(vectors).max(initial=0))) > np.finfo(np.float16).max:
+        raise EncoderError(f"the encoder gives components of {largest:.0f}, beyond what a probe holds (65,504)")
     return [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f2")]
 
 

@@ -61,13 +61,14 @@ def open_query_encoder(
     """Return what encodes queries for an index with the passport's ``profile`` and ``probes`` (p, dims).
 
     An exported tower from ``cache`` is used where there is one and no ``device`` but the CPU is asked for; else the
-    model is loaded, and exported for the next time. Raises EncoderError when the model is not to be had, or the index
-    does not say how it encodes queries, EncoderMismatchError when it is not the one that made the index, or does not reproduce the probes.
+    model is loaded, and exported for the next time. Raises EncoderError when the model is not to be had, or nobody said
+    how it encodes queries; EncoderMismatchError when it is not the one that made the index, or does not reproduce the
+    probes.
     """
     if not profile.complete:
         raise EncoderError(
-            f"{profile.model} was not at hand when the index was made, so how it encodes queries is not known",
-            "search with Searcher(..., encoder=...), given what encodes queries for these vectors",
+            f"the index does not say how {profile.model} encodes queries: it was not at hand when the index was made",
+            "give what encodes them: Searcher(..., encoder=...)",
         )
     folder = cache or query_cache.cache_folder()
     light_wanted = device in (None, "cpu") and find_spec("onnxruntime") is not None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from esvector.encode.backends import Backend
 from esvector.encode.tokens import TextTokenizer, Tokens
 
-__all__ = ["Inputs", "ModelTower", "TextTower", "Tower", "finish", "unit_length"]
+__all__ = ["Inputs", "ModelTower", "TextTower", "Tower", "finish", "looks_out_of_memory", "unit_length"]
 
 
 class Inputs(Protocol):
@@ -136,7 +136,7 @@ class TextTower:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether a smaller batch may help against ``error``."""
-        return isinstance(error, MemoryError)
+        return looks_out_of_memory(error)
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether nothing more can be run after ``error`` in this process."""
@@ -151,6 +151,13 @@ class _Texts:
         self.lengths = lengths
         self.counts = counts
         self.refused: dict[int, str] = {}
+
+
+def looks_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says so: torch's own class for a GPU is a RuntimeError, and its CPU has no class at all."""
+    said = str(error).lower()
+    out = "out of memory" in said or "can't allocate memory" in said
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out)
 
 
 def finish(vectors: NDArray[np.float32], dims: int, *, normalize: bool) -> NDArray[np.float32]:

@@ -251,8 +251,8 @@ def _no_text(fields: dict[str, Any], text_fields: tuple[str, ...]) -> _Refused:
 def _vector(fields: dict[str, Any], name: str) -> NDArray[np.float32]:
     """Take the vector out of ``fields``: it is stored in the vector field only."""
     value = fields.pop(name, None)
-    numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    if not numbers:
+    listed = isinstance(value, list | tuple)
+    if not listed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
         raise _Refused(f"field {name!r} is {'absent' if value is None else 'no list of numbers'}, and holds the vector")
     with np.errstate(over="ignore"):
         vector = np.asarray(value, np.float32)

@@ -256,7 +256,6 @@ def test_what_is_no_pickle_is_not_taken_for_one(folder: Path) -> None:
     load(folder)
 
 
-@pytest.mark.xfail(strict=True, reason="models.py takes any .bin beside an .xml for OpenVINO's")
 def test_a_pickle_is_not_made_harmless_by_an_xml_beside_it(tmp_path: Path) -> None:
     folder = models.instructor(tmp_path)
     (folder / "2_Dense" / "model.safetensors").rename(folder / "2_Dense" / "pytorch_model.bin")

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from esvector.encode.facts import Facts, TowerFacts, complete, stated
+from esvector.encode import facts as collecting
+from esvector.encode.facts import Facts, TowerFacts, complete
 from esvector.encode.layout import Layout, ModuleRef
 from esvector.encode.models import ModelFiles
 from esvector.encode.presets import preset_named
@@ -17,6 +18,11 @@ from esvector.errors import ConfigError, EncoderError
 
 BGE = preset_named("bge").query_prompt
 GEMMA = preset_named("embeddinggemma")
+
+
+def stated(asked: EncoderProfile, layout: Layout, name: str) -> Facts:
+    """What is stated of one model that serves both sides."""
+    return collecting.stated(asked, {"document": layout, "query": layout}, {"document": name, "query": name})
 
 
 def layout(**stated: Any) -> Layout:
@@ -32,7 +38,7 @@ def layout(**stated: Any) -> Layout:
     return replace(empty, **stated)
 
 
-def prompts(facts: Facts) -> tuple[str, str]:
+def prompts(facts: Facts) -> tuple[str | None, str | None]:
     return facts.query_prompt, facts.document_prompt
 
 

@@ -701,7 +701,7 @@ def test_a_dpr_that_projects_is_refused(copy: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize(
     "side",
-    [pytest.param(None, marks=pytest.mark.xfail(strict=True, reason="loading reads one model's prompts")), "query"],
+    [None, "query"],
 )
 def test_the_query_prompt_of_two_models_is_that_of_the_question_model(
     side: Side | None, copy: Callable[[str], Path]

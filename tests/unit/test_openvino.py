@@ -19,9 +19,6 @@ from esvector.encode.backends.openvino import OpenVinoBackend, convert, load, qu
 from esvector.encode.tokens import TextTokenizer, Tokens, token_batches
 from esvector.errors import EncoderError, MissingExtraError
 
-pytest.importorskip("openvino")
-pytest.importorskip("nncf")
-
 
 class Tower(torch.nn.Module):
     """The modules of a sentence-transformers model as one function of tensors."""

@@ -30,7 +30,8 @@ _INPUTS = ("input_ids", "attention_mask")
 # MiniLM, tokens per CPU second against torch with batches of 2,048 tokens: float32 1.21, 1.17, 1.08 and 0.90 with 512,
 # 1,024, 2,048 and 4,096 tokens a stream; int8 2.61, 2.65, 2.52 and 2.05.
 _BUDGET_PER_STREAM = 1024
-# How much SmoothQuant moves from activations into weights.
+# How much of the activations' range SmoothQuant moves into weights. MiniLM, 300 texts, mean and least cosine with
+# float32 on 400 others: 0.9981 and 0.9937; nncf's own 0.95 gives 0.9977 and 0.9935.
 _SMOOTHING = 0.8
 _TOLERANCE = 1e-5
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "failed to allocate", "cannot allocate memory", "can't allocate memory")
@@ -134,7 +135,7 @@ def quantize(model: openvino.Model, batches: Sequence[_Batch]) -> openvino.Model
     Args:
         model: the float32 model; it stays as it is.
         batches: ids and attention mask, (n, length) int64 each, of about 300 texts like those to be encoded. How they
-            are batched hardly matters for the vectors (mean cosine 0.9977 either way), only for the time.
+            are batched matters for the time only (mean cosine 0.9977 one by one and in batches of 2,048 tokens).
 
     Raises EncoderError when there are no texts or the model cannot be quantized, MissingExtraError without nncf.
     """
@@ -162,7 +163,7 @@ def quantize(model: openvino.Model, batches: Sequence[_Batch]) -> openvino.Model
 def save(model: openvino.Model, path: Path) -> None:
     """Write ``model`` to ``path`` (``*.xml``) and its weights to a ``*.bin`` beside it, at once or not at all.
 
-    Raises OSError when the folder cannot be written.
+    Raises OSError where the folder cannot be written.
     """
     if path.suffix != ".xml":
         raise ValueError(f"an OpenVINO model is a file *.xml, not {path.name}")
@@ -244,7 +245,7 @@ def _nncf() -> Any:  # noqa: ANN401
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keep warnings and what logger ``name`` says to ourselves: it is of torch's tracer and its branches; we compare."""
+    """Hide warnings and what logger ``name`` says: it is of torch's tracer and untraced branches; we compare."""
     logger = logging.getLogger(name)
     level = logger.level
     with _no_telemetry(), warnings.catch_warnings():

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from esvector.encode.tower import looks_out_of_memory
+
 __all__ = ["Embedder", "TorchBackend"]
 
 # Padded tokens of a batch. CPU: the best of 256 to 8192 for a MiniLM-sized model. GPU: enough for the matrix products
@@ -79,10 +81,7 @@ class TorchBackend:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether a smaller batch may help against ``error``."""
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            return True
-        said = str(error).lower()
-        return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+        return isinstance(error, torch.OutOfMemoryError) or looks_out_of_memory(error)
 
     def is_lost(self, error: BaseException) -> bool:
         """Whether nothing more can be run after ``error`` in this process: CUDA errors stick to its context."""
