@@ -21,6 +21,7 @@ from esvector.encode.backends import Backend
 from esvector.encode.batcher import Batcher
 from esvector.encode.encoder import LoadedTower, ModelEncoder
 from esvector.encode.probes import agreement
+from esvector.encode.tokens import token_batches
 from esvector.encode.tower import ModelTower
 from esvector.errors import ConfigError, EncoderError
 
@@ -160,8 +161,8 @@ def _build(name: BackendName, tower: ModelTower, inputs: Sequence[str]) -> Backe
     if name == "openvino":
         return OpenVinoBackend(model)
     tokens = tower.tokenize(_spread(inputs[:_CALIBRATION], _CALIBRATION))
-    rows = np.flatnonzero(tokens.lengths)[:, None]
-    return OpenVinoBackend(quantize(model, [tokens.padded(row, tower.tokenizer.pad_id) for row in rows]))
+    batches = token_batches(tokens.lengths, tower.token_budget)
+    return OpenVinoBackend(quantize(model, [tokens.padded(rows, tower.tokenizer.pad_id) for rows in batches]))
 
 
 def _spread(inputs: Sequence[str], count: int) -> list[str]:

@@ -17,6 +17,7 @@ from esvector.encode.layout import Layout, read_layout
 from esvector.encode.models import ModelFiles, find_model
 from esvector.encode.modules import SideModules, as_sentence_transformer, default_device, load_side
 from esvector.encode.presets import find_preset
+from esvector.encode.probes import PROBES
 from esvector.encode.profile import EncoderProfile, Side
 from esvector.encode.tower import ModelTower, TextTower, finish
 from esvector.errors import ConfigError, require
@@ -114,6 +115,9 @@ def _tower(modules: SideModules, side: Side, profile: EncoderProfile, device: st
         return LoadedTower(_whole_model(modules, dims, normalize=normalize, device=device))
     prompt = (profile.query_prompt if side == "query" else profile.document_prompt) or ""
     backend = TorchBackend(modules.embedder(prompt), device)
+    if backend.device.type == "cuda":
+        texts = [text for text in PROBES for _ in range(64)]
+        backend.choose_attention(*modules.tokenizer(texts).padded(np.arange(len(texts)), modules.tokenizer.pad_id))
     build = partial(ModelTower, modules.tokenizer, dims=dims, normalize=normalize)
     return LoadedTower(build(backend), lambda: build(backend.exact()))
 

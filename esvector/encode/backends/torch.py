@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from esvector.encode.backends.unpadded import EndToEnd
 from esvector.encode.tower import looks_out_of_memory
 
 __all__ = ["Embedder", "TorchBackend"]
@@ -19,6 +23,9 @@ __all__ = ["Embedder", "TorchBackend"]
 # to fill the device; not measured on one yet.
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32_768
+_SAME = 0.999  # cosine of a vector run end to end to the one run with padding, in half precision
+_TRIALS = 4
+_log = logging.getLogger(__name__)
 
 
 class Embedder(nn.Module):
@@ -35,6 +42,10 @@ class Embedder(nn.Module):
         self.steps = nn.ModuleList(modules)
         self._flat = flat
         self._prompt_length = prompt_length
+
+    def end_to_end(self) -> EndToEnd:
+        """Return what runs the same modules without padding, where that is possible."""
+        return EndToEnd(list(self.steps), self._prompt_length)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings of a batch: (n, raw dims); ``input_ids`` and ``attention_mask`` are (n, length)."""
@@ -59,6 +70,7 @@ class TorchBackend:
         self.device = torch.device(device)
         self.embedder = embedder.to(self.device).eval()
         self._pinned = self.device.type == "cuda"
+        self._end_to_end: EndToEnd | None = None
         self.token_budget = _CPU_BUDGET if self.device.type == "cpu" else _GPU_BUDGET
 
     @property
@@ -70,6 +82,8 @@ class TorchBackend:
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
         """Start one batch; ``ids`` and ``mask`` are (n, length), padded on the right."""
         with torch.inference_mode():
+            if self._end_to_end is not None:
+                return self._end_to_end.forward(ids, mask, self._move)
             output: Tensor = self.embedder(self._move(ids), self._move(mask))
         return output
 
@@ -92,8 +106,38 @@ class TorchBackend:
         """Return the same model in float32: itself where it is."""
         if self.dtype == "float32":
             return self
-        return TorchBackend(copy.deepcopy(self.embedder).float(), str(self.device))
+        with contextlib.nullcontext() if self._end_to_end is None else self._end_to_end.padded():
+            return TorchBackend(copy.deepcopy(self.embedder).float(), str(self.device))
 
-    def _move(self, array: NDArray[np.int64]) -> Tensor:
+    def choose_attention(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+        """On a GPU: run texts end to end from now on, if a batch shows that it is faster and gives the same vectors."""
+        candidate = self.embedder.end_to_end()
+        if self.device.type != "cuda" or not candidate.possible:
+            return
+        padded, seconds = self._time(ids, mask)
+        candidate.replace_attention()
+        self._end_to_end = candidate
+        try:
+            found, shorter = self._time(ids, mask)
+            cosines = torch.nn.functional.cosine_similarity(found.float(), padded.float())
+            if shorter < seconds and float(cosines.min()) >= _SAME:
+                return
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            _log.debug("texts cannot be run end to end: %s", error)
+        candidate.restore_attention()
+        self._end_to_end = None
+
+    def _time(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Tensor, float]:
+        """The vectors of a batch, and the seconds of the quickest of a few runs."""
+        quickest = float("inf")
+        for _ in range(_TRIALS):
+            torch.cuda.synchronize(self.device)
+            started = time.perf_counter()
+            output = self.forward(ids, mask)
+            torch.cuda.synchronize(self.device)
+            quickest = min(quickest, time.perf_counter() - started)
+        return output, quickest
+
+    def _move(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self._pinned else tensor.to(self.device)
