@@ -47,5 +47,5 @@ def _print(version: VersionStatus) -> None:
     state = click.style(version.state, fg="green" if version.state == "live" else "yellow")
     health = click.style(version.health, fg=version.health)  # its values are colours
     click.echo(f"{click.style(version.index, bold=True)}  {state}, {version.documents:,} documents, {health}")
-    click.echo(f"    encoder  {version.model}, {version.similarity}, {version.dims} dims")
+    click.echo(f"    encoder  {version.model} ({version.kind}), {version.similarity}, {version.dims} dims")
     click.echo(f"    vectors  {version.vector_type}, {decimal(version.disk_bytes)} on disk{memory}")

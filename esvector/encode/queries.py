@@ -24,7 +24,7 @@ from esvector.encode.light import export_light, open_light, workers
 from esvector.encode.probes import LEAST_AGREEMENT, PROBES, agreement
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import ModelTower, Tower
-from esvector.errors import EncoderError, EncoderMismatchError
+from esvector.errors import EncoderError, EncoderMismatchError, MissingExtraError
 
 if TYPE_CHECKING:
     from esvector.encode.query_cache import LightFiles
@@ -78,7 +78,13 @@ def open_query_encoder(
         _log.warning("the exported query encoder in %s is damaged: it is made anew", files.folder)
         with suppress(OSError):  # where nothing can be removed, nothing can be written either: torch will do
             query_cache.discard(folder, profile.query_id)
-    encoder = _load(profile, "cpu" if light_wanted else device)
+    try:
+        encoder = _load(profile, "cpu" if light_wanted else device)
+    except MissingExtraError as error:
+        raise MissingExtraError(
+            f"the query encoder of {profile.model} is not in {folder}, and to load the model {error.message}",
+            f"{error.remedy}, or bring the folder from where the index was made (--query-cache)",
+        ) from error
     _check_probes(probe_vectors(encoder), probes, profile)
     if light_wanted:
         try:
@@ -165,7 +171,8 @@ def _encode(tower: Tower, profile: EncoderProfile) -> Callable[[list[str]], _Vec
 
 def _probe(tower: Tower, profile: EncoderProfile) -> _Vectors:
     inputs = tower.tokenize([profile.query_input(text) for text in PROBES])
-    return Batcher(tower, zero_allowed=True).encode(inputs).vectors
+    # Each alone: in one batch the short would be padded to the long one's length, four times the work of every opening.
+    return Batcher(tower, zero_allowed=True, token_budget=1).encode(inputs).vectors
 
 
 def _worst(vectors: _Vectors, probes: _Vectors) -> float:

@@ -30,6 +30,7 @@ class VersionStatus:
     state: str
     documents: int
     model: str
+    kind: str
     similarity: str
     dims: int
     vector_type: str
@@ -82,6 +83,7 @@ def _describe(
         state="live" if live else "kept" if passport.state == "ready" else "unfinished",
         documents=stats["docs"]["count"],
         model=passport.encoder.model,
+        kind=passport.encoder.kind or "",
         similarity=passport.encoder.similarity or "",
         dims=passport.encoder.dims or 0,
         vector_type=vector_type,
