@@ -116,7 +116,10 @@ class Encoding:
         if self.encoder is None:
             _log.warning("the documents' vectors are taken as %s's unchecked: it is not at hand", self.profile.model)
         elif not check_sample(self.encoder, documents):
-            _log.warning("the documents' vectors are taken as %s's unchecked: no text beside them", self.profile.model)
+            _log.warning(
+                "the documents' vectors are taken as %s's unchecked: none that fits has a text beside it",
+                self.profile.model,
+            )
 
 
 def _say_trial(trial: BackendTrial) -> None:

@@ -260,7 +260,7 @@ def in_a_new_process(url: str, aliases: Sequence[str], queries: Path) -> tuple[d
 @pytest.fixture(scope="module")
 def light(indexed: Indexed, server_url: str) -> dict[str, Any]:
     """What a new process answers with the towers that indexing exported."""
-    answers, heavy, said = in_a_new_process(server_url, map(indexed.alias, CASES), indexed.queries)
+    answers, heavy, said = in_a_new_process(server_url, [indexed.alias(name) for name in CASES], indexed.queries)
     assert heavy == []
     assert said == ""
     return answers
@@ -270,7 +270,7 @@ def light(indexed: Indexed, server_url: str) -> dict[str, Any]:
 def loaded(indexed: Indexed, server_url: str) -> dict[str, Any]:
     """The same with the models themselves, where the folder of exported towers cannot be one."""
     (no_folder := indexed.root / "no-folder").touch()
-    answers, heavy, said = in_a_new_process(server_url, map(indexed.alias, CASES), no_folder)
+    answers, heavy, said = in_a_new_process(server_url, [indexed.alias(name) for name in CASES], no_folder)
     assert "torch" in heavy
     assert said.count("are encoded by torch, which starts slowly") == len(CASES)
     return answers
@@ -476,7 +476,11 @@ def does_not_normalize(encoder: ModelEncoder) -> Own:
 
 def rounds_by_the_call(encoder: ModelEncoder) -> Own:
     """To 8 bits, as sentence-transformers does it: by the ranges of the texts of one call."""
-    return Own(encoder, query=lambda texts: quantize_embeddings(encoder.encode_query(texts), "int8").astype(np.float32))
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        return np.asarray(quantize_embeddings(encoder.encode_query(texts), "int8"), np.float32)
+
+    return Own(encoder, query=encode)
 
 
 def computes_in_eight_bits(encoder: ModelEncoder) -> Own:

@@ -223,18 +223,12 @@ def test_a_tower_that_cannot_be_exported_is_searched_with_torch(
 # The command line
 
 
-def cold(server_url: str, *args: str) -> tuple[dict[str, Any], float, float]:
-    """The first hit that a new process prints, the seconds that took, and the processor seconds."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, "-X", "importtime", "-m", "esvector", "search", *args, "--url", server_url]
+def cold(server_url: str, *args: str, flags: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """The first hit that a new process prints, and what it says beside."""
+    command = [sys.executable, *flags, "-m", "esvector", "search", *args, "--url", server_url]
     done = subprocess.run(command, capture_output=True, text=True)
-    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time")}
-    assert "esvector.search.searcher" in imported
-    assert not imported & {"torch", "transformers", "sentence_transformers"}
-    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return json.loads(done.stdout.splitlines()[0]), seconds, worked
+    return json.loads(done.stdout.splitlines()[0]), done.stderr
 
 
 def test_a_cold_search_with_the_packaged_model_answers_in_two_seconds(
@@ -250,16 +244,30 @@ def test_a_cold_search_with_the_packaged_model_answers_in_two_seconds(
     )
     assert result.exit_code == 0, result.output
     assert any(Path(queries).rglob("model.onnx"))
+
+    search = (server_url, alias, "a pet that naps on furniture", "--query-cache", queries)
+    hit, said = cold(*search, flags=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip() for line in said.splitlines()}
+    assert hit["id"] == "cat"
+    assert "esvector.search.searcher" in imported
+    assert not imported & {"torch", "transformers", "sentence_transformers"}
+
     seconds, worked = [], []
     for _ in range(3):  # the best of three: others may have the cores
-        hit, wall, processor = cold(server_url, alias, "a pet that naps on furniture", "--query-cache", queries)
-        assert hit["id"] == "cat"
-        seconds.append(wall)
-        worked.append(processor)
-        if wall < 2:
+        before, started = processor_seconds(), time.perf_counter()
+        assert cold(*search) == (hit, "")
+        seconds.append(time.perf_counter() - started)
+        worked.append(processor_seconds() - before)
+        if seconds[-1] < 2:
             break
-    assert min(worked) < 2
-    assert min(seconds) < 2 or os.getloadavg()[0] > (os.cpu_count() or 1), seconds
+    busy = os.getloadavg()[0] > (os.cpu_count() or 1)
+    assert min(seconds) < 2 or (busy and min(worked) < 3), (seconds, worked)
+
+
+def processor_seconds() -> float:
+    """What all processes that this one started, and that have ended, have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # Many at once
@@ -343,7 +351,8 @@ def test_a_searcher_of_another_version_opens_its_encoder_anew(es: Elasticsearch,
         Indexer(es, alias, encoder=encoder, dead_letters=dead, query_cache=cache).run(RECORDS)
         scores = encoder.encode_document(TEXTS) @ encoder.encode_query([QUERIES[0]])[0]
         hit = searcher.search(QUERIES[0], k=1)[0]
-        assert (hit.id, hit.score) == (f"d{scores.argmax()}", pytest.approx(scores.max(), abs=1e-5))
+        assert hit.id == f"d{scores.argmax()}"
+        assert hit.score == pytest.approx(scores.max(), abs=1e-5)
 
 
 def test_the_device_of_queries_is_no_part_of_the_match(made: dict[str, Made], es: Elasticsearch) -> None:

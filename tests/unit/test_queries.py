@@ -23,6 +23,7 @@ from esvector.encode.probes import PROBES, pack_probes, unpack_probes
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.queries import export_query, open_query_encoder, probe_vectors, use_encoder
 from esvector.encode.query_cache import LightFiles
+from esvector.encode.tower import ModelTower
 from esvector.errors import EncoderError, EncoderMismatchError
 from tests.support import models
 from tests.support.encoders import HashEncoder
@@ -295,14 +296,19 @@ def test_an_export_that_is_there_is_used_and_one_that_is_damaged_is_not(
     made: Callable[[str], Made], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     it = made("symmetric")
-    exported = []
-    monkeypatch.setattr(queries, "export_light", lambda *args: exported.append(args) or export_light(*args))
+    exported: list[Path] = []
+
+    def export(tower: ModelTower, profile: EncoderProfile, folder: Path) -> LightFiles:
+        exported.append(folder)
+        return export_light(tower, profile, folder)
+
+    monkeypatch.setattr(queries, "export_light", export)
     files = filled(it, cache)
     assert export_query(it.encoder, cache) == files
     assert not exported
     garbage_tokenizer(files, files)
     assert query_cache.is_intact(export_query(it.encoder, cache))
-    assert len(exported) == 1
+    assert exported == [cache]
 
 
 # Another encoder
