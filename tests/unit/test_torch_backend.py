@@ -1,0 +1,65 @@
+"""torch on a CPU: shares of a batch side by side, with the application's threads given back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from esvector.encode.backends.torch import TorchBackend
+from esvector.encode.loading import load_encoder
+from esvector.encode.profile import EncoderProfile
+from esvector.encode.tower import ModelTower
+from tests.support import models
+
+
+@pytest.fixture(autouse=True)
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def tower(folder: Path) -> tuple[ModelTower, TorchBackend]:
+    found = load_encoder(EncoderProfile(str(folder)), device="cpu").towers["document"].tower
+    assert isinstance(found, ModelTower)
+    assert isinstance(found.backend, TorchBackend)
+    return found, found.backend
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7, 40])
+def test_vectors_do_not_depend_on_the_shares(tmp_path: Path, rows: int) -> None:
+    ours, backend = tower(models.symmetric(tmp_path / "model"))
+    ids, mask = ours.tokenize(models.words(rows, 4)).padded(np.arange(rows))
+    together = backend.collect([backend.forward(ids, mask)])
+    alone = backend.collect([backend.forward(ids[n : n + 1], mask[n : n + 1]) for n in range(rows)])
+    assert together.shape == (rows, 32)
+    assert np.allclose(together, alone, atol=1e-6)
+
+
+def test_the_threads_of_the_application_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, backend = tower(models.symmetric(tmp_path / "model"))
+    ids, mask = ours.tokenize(models.words(9, 4)).padded(np.arange(9))
+    seen: list[int] = []
+    whole = backend.embedder.forward
+
+    def watched(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return whole(input_ids, attention_mask)
+
+    monkeypatch.setattr(backend.embedder, "forward", watched)
+    backend.forward(ids, mask)
+    assert seen == [1, 1, 1]
+    assert torch.get_num_threads() == 3
+
+    def failing(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(backend.embedder, "forward", failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        backend.forward(ids, mask)
+    assert torch.get_num_threads() == 3
