@@ -21,7 +21,48 @@ from esvector.encode.models import find_model
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.queries import QueryEncoder, open_query_encoder, probe_vectors
 
-WORDS = ["how", "long", "can", "cooked", "rice", "be", "kept", "graph", "neural", "networks", "for", "molecules", "who", "wrote", "the", "left", "hand", "of", "darkness", "best", "way", "to", "learn", "sailing", "alone", "treatment", "of", "mild", "asthma", "in", "children", "largest", "lake", "in", "south", "america", "parse", "dates", "from", "text"]
+WORDS = [
+    "how",
+    "long",
+    "can",
+    "cooked",
+    "rice",
+    "be",
+    "kept",
+    "graph",
+    "neural",
+    "networks",
+    "for",
+    "molecules",
+    "who",
+    "wrote",
+    "the",
+    "left",
+    "hand",
+    "of",
+    "darkness",
+    "best",
+    "way",
+    "to",
+    "learn",
+    "sailing",
+    "alone",
+    "treatment",
+    "of",
+    "mild",
+    "asthma",
+    "in",
+    "children",
+    "largest",
+    "lake",
+    "in",
+    "south",
+    "america",
+    "parse",
+    "dates",
+    "from",
+    "text",
+]
 THREADS = 32
 
 

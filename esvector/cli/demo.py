@@ -55,7 +55,7 @@ def demo(export: Path | None) -> None:
         f"{report.indexed:,} documents encoded by {MODEL} and indexed in {report.seconds:.1f} s "
         f"({report.indexed / report.seconds:,.0f} documents/s, {report.tokens / report.seconds:,.0f} tokens/s)."
     )
-    _search(client, encoder)
+    _search(client)
     _what_next()
 
 
@@ -108,10 +108,10 @@ def _index(client: Elasticsearch, encoder: Encoder, documents: list[dict[str, ob
     return report
 
 
-def _search(client: Elasticsearch, encoder: Encoder) -> None:
+def _search(client: Elasticsearch) -> None:
     from esvector.search.searcher import Searcher
 
-    searcher = Searcher(client, ALIAS, encoder=encoder)
+    searcher = Searcher(client, ALIAS)
     searcher.search(QUERY, k=1)  # what the first request pays for connecting is no part of the timings
     _show(searcher, f'esvector search {ALIAS} "{QUERY}"', lambda: searcher.search(QUERY, k=_HITS))
     _show(

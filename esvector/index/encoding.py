@@ -81,6 +81,7 @@ class Encoding:
         if isinstance(self.engines[0], GivenEngine):
             self._check_given(documents)
             return self
+        _log.info("%s", _describe(self.profile))
         for warning in self._warnings(documents, task):
             _log.warning("%s", warning)
         return self._with_backend(backend, documents)
@@ -120,6 +121,14 @@ class Encoding:
                 "the documents' vectors are taken as %s's unchecked: none that fits has a text beside it",
                 self.profile.model,
             )
+
+
+def _describe(profile: EncoderProfile) -> str:
+    """What is about to be done, in a line: the prompts above all."""
+    reads = "all tokens" if profile.max_length is None else f"{profile.max_length} tokens"
+    prompts = f"{profile.query_prompt!r} before queries, {profile.document_prompt!r} before documents"
+    said = prompts if profile.query_prompt or profile.document_prompt else "no prompts"
+    return f"{profile.model}: {profile.kind}, {profile.similarity}, {profile.dims} dims, reads {reads}, {said}"
 
 
 def _say_trial(trial: BackendTrial) -> None:
