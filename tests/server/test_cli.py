@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from elasticsearch import Elasticsearch
 
 from esvector.cli import app
 from esvector.local.ephemeral import ephemeral_node
+from esvector.passport import Passport
 from tests.support.http import stub_server
 
 MODEL = "all-MiniLM-L6-v2"
@@ -263,8 +265,10 @@ def test_an_index_made_by_another_encoder(run: Run, es: Elasticsearch, alias: st
     assert run("index", "a.jsonl", "--into", alias, "--model", MODEL).exit_code == 0
     index = f"{alias}-000001"
     meta = es.indices.get_mapping(index=index)[index]["mappings"]["_meta"]
-    meta["esvector"]["encoder"]["weights"] = "0" * 64
-    es.indices.put_mapping(index=index, meta=meta)
+    passport = Passport.from_meta(meta)
+    assert passport is not None
+    other = replace(passport, encoder=replace(passport.encoder, weights="0" * 64))
+    es.indices.put_mapping(index=index, meta=other.to_meta())
     result = run("search", alias, "x")
     assert result.exit_code == 1
     assert "is not the one expected" in result.stderr
@@ -310,8 +314,8 @@ def test_ctrl_c_ends_a_run_and_readers_keep_what_they_had(
         text=True,
     )
     assert process.stderr is not None
-    said = process.stderr.readline()
-    assert said.startswith("indexing: ")
+    said = next(line for line in process.stderr if line.startswith("indexing: "))
+    assert " encoded, " in said
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
