@@ -27,7 +27,7 @@ def family(name: str) -> str | None:
         ("/models/e5-base-v2", "e5"),
         ("./e5-base-v2/", "e5"),
         ("~/m/bge-large-en-v1.5", "bge"),
-        ("/root/.cache/huggingface/hub/models--intfloat--e5-base-v2/snapshots/1c644c92", "e5"),
+        ("/home/me/.cache/huggingface/hub/models--intfloat--e5-base-v2/snapshots/1c644c92", "e5"),
         ("models--LaBSE/snapshots/1c644c92", "labse"),
         ("Qwen/Qwen3-Embedding-8B", "qwen3-embedding"),
         ("Xenova/snowflake-arctic-embed-xs", "arctic"),
