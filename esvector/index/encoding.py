@@ -13,7 +13,7 @@ import numpy as np
 
 from esvector.encode.advice import Task, advise
 from esvector.encode.encoder import Encoder, ModelEncoder
-from esvector.encode.engine import DocumentEngine, document_engine
+from esvector.encode.engine import DocumentEngine, LocalEngine, document_engine
 from esvector.encode.loading import load_encoder
 from esvector.encode.modules import default_device
 from esvector.encode.probes import pack_probes
@@ -97,20 +97,24 @@ class Encoding:
 
     def _with_backend(self, name: BackendName | Literal["auto"], documents: Sequence[Document]) -> Encoding:
         """Change to the backend called ``name``; "auto" lets ``documents`` choose, and leaves GPUs to torch."""
-        own_on_cpu = isinstance(self.encoder, ModelEncoder) and self.profile.dtype == "float32"
-        if name == "torch" or (name == "auto" and not own_on_cpu):
+        ours = self.encoder if isinstance(self.encoder, ModelEncoder) else None
+        if not isinstance(self.engines[0], LocalEngine) or self.profile.dtype != "float32":
+            ours = None
+        if name == "torch" or (name == "auto" and ours is None):
             return self
-        if not own_on_cpu or not isinstance(self.encoder, ModelEncoder):
-            raise ConfigError(f"backend {name!r} runs models of esvector's own on a CPU", "leave --backend out")
+        if ours is None:
+            raise ConfigError(
+                f"backend {name!r} runs models of esvector's own, in float32 on one CPU", "leave --backend out"
+            )
         from esvector.encode.calibrate import choose_backend, use_backend
 
-        profile = self.encoder.profile
+        profile = ours.profile
         inputs = [profile.document_input(document.text, document.title) for document in documents]
         if name == "auto":
-            encoder = choose_backend(self.encoder, inputs, report=_say_trial)
+            encoder = choose_backend(ours, inputs, report=_say_trial)
             _log.info("encoding by %s", encoder.profile.backend)
         else:
-            encoder = use_backend(self.encoder, name, inputs)
+            encoder = use_backend(ours, name, inputs)
         return replace(self, profile=encoder.profile, engines=(document_engine(encoder),), encoder=encoder)
 
     def _check_given(self, documents: Sequence[Document]) -> None:

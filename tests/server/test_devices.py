@@ -90,6 +90,8 @@ def test_the_choice_of_a_backend_is_said(
 
 def test_backends_are_for_models_of_our_own(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     indexer = Indexer(es, alias, encoder=HashEncoder(), backend="onnx", dead_letters=tmp_path / "dead.jsonl")
-    with pytest.raises(ConfigError, match="backend 'onnx' runs models of esvector's own on a CPU"):
+    with pytest.raises(ConfigError, match="backend 'onnx' runs models of esvector's own, in float32 on one CPU"):
         indexer.run(RECORDS)
     assert not es.indices.get(index=f"{alias}*")
+    left = Indexer(es, alias, encoder=HashEncoder(), backend="auto", dead_letters=tmp_path / "dead.jsonl")
+    assert left.run(RECORDS).indexed == 400
