@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,9 @@ from esvector.encode.tokens import token_batches
 from esvector.encode.tower import ModelTower
 from esvector.errors import ConfigError, EncoderError
 
-__all__ = ["LEAST_MEAN", "BackendName", "BackendTrial", "choose_backend", "use_backend"]
+__all__ = ["LEAST_MEAN", "BackendName", "BackendTrial", "choose_backend", "spread", "use_backend"]
 
+_T = TypeVar("_T")
 BackendName = Literal["torch", "onnx", "openvino", "openvino-int8"]
 
 LEAST_MEAN = 0.995
@@ -120,7 +121,7 @@ class _Sample:
 
     @classmethod
     def of(cls, tower: ModelTower, inputs: Sequence[str]) -> _Sample:
-        held_out = _spread(inputs[_CALIBRATION:] if len(inputs) >= _CALIBRATION + _FEWEST else inputs, _HELD_OUT)
+        held_out = spread(inputs[_CALIBRATION:] if len(inputs) >= _CALIBRATION + _FEWEST else inputs, _HELD_OUT)
         return cls(tower, held_out, _encode(tower, held_out))
 
     def judge(self, name: BackendName, tower: ModelTower, least_mean: float) -> BackendTrial:
@@ -150,7 +151,7 @@ def _build(name: BackendName, tower: ModelTower, inputs: Sequence[str]) -> Backe
         from esvector.encode.backends.onnx import OnnxBackend
         from esvector.encode.export import export_onnx
 
-        probes = tower.tokenize(_spread(inputs, 8))
+        probes = tower.tokenize(spread(inputs, 8))
         with TemporaryDirectory(prefix="esvector-") as folder:
             path = Path(folder) / "model.onnx"
             export_onnx(embedder, path, probes, pad_id=tower.tokenizer.pad_id)
@@ -160,14 +161,14 @@ def _build(name: BackendName, tower: ModelTower, inputs: Sequence[str]) -> Backe
     model = convert(embedder)
     if name == "openvino":
         return OpenVinoBackend(model)
-    tokens = tower.tokenize(_spread(inputs[:_CALIBRATION], _CALIBRATION))
+    tokens = tower.tokenize(spread(inputs[:_CALIBRATION], _CALIBRATION))
     batches = token_batches(tokens.lengths, tower.token_budget)
     return OpenVinoBackend(quantize(model, [tokens.padded(rows, tower.tokenizer.pad_id) for rows in batches]))
 
 
-def _spread(inputs: Sequence[str], count: int) -> list[str]:
-    """Up to ``count`` of ``inputs``, evenly from first to last."""
-    return [inputs[row] for row in np.unique(np.linspace(0, len(inputs) - 1, min(count, len(inputs))).astype(int))]
+def spread(items: Sequence[_T], count: int) -> list[_T]:
+    """Up to ``count`` of ``items``, evenly from first to last."""
+    return [items[row] for row in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
 
 
 def _encode(tower: ModelTower, inputs: Sequence[str]) -> NDArray[np.float32]:

@@ -53,10 +53,10 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
     complete_profile = complete(profile, facts, described.get("document"), described.get("query"))
     check_match(replace(profile, dtype=None, backend=None), complete_profile)
     modules = {side: part for side, (part, _) in loaded.items()}
-    if not apart:  # one tower, which each side reads under its own prompt
-        modules["query"] = modules["document"]
     base = base_model_of(files[main].path)
     towers = {side: _tower(part, side, complete_profile, device) for side, part in modules.items()}
+    if not apart:  # one tower, which each side reads under its own prompt
+        towers["query"] = _tower(modules["document"], "query", complete_profile, device, towers["document"])
     return ModelEncoder(replace(complete_profile, backend="torch"), towers, facts.sources, facts.warnings, base)
 
 
@@ -107,7 +107,10 @@ def _load(
     return modules, tower
 
 
-def _tower(modules: SideModules, side: Side, profile: EncoderProfile, device: str) -> LoadedTower:
+def _tower(
+    modules: SideModules, side: Side, profile: EncoderProfile, device: str, shared: LoadedTower | None = None
+) -> LoadedTower:
+    """Build the tower of ``side``; ``shared`` is one of the same modules, whose way to attend binds this one."""
     from esvector.encode.backends.torch import TorchBackend
 
     dims, normalize = profile.dims or 0, bool(profile.normalize)
@@ -115,7 +118,9 @@ def _tower(modules: SideModules, side: Side, profile: EncoderProfile, device: st
         return LoadedTower(_whole_model(modules, dims, normalize=normalize, device=device))
     prompt = (profile.query_prompt if side == "query" else profile.document_prompt) or ""
     backend = TorchBackend(modules.embedder(prompt), device)
-    if backend.device.type == "cuda":
+    if shared is not None:
+        backend.attend_as(shared.tower.backend)  # type: ignore[attr-defined]  # built here, a moment ago
+    elif backend.device.type == "cuda":
         texts = [text for text in PROBES for _ in range(64)]
         backend.choose_attention(*modules.tokenizer(texts).padded(np.arange(len(texts)), modules.tokenizer.pad_id))
     build = partial(ModelTower, modules.tokenizer, dims=dims, normalize=normalize)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esvector.encode.batcher import EncodedWindow
+from esvector.encode.calibrate import spread
 from esvector.encode.encoder import Encoder
 from esvector.encode.engine import document_engine
 from esvector.encode.probes import agreement
@@ -76,7 +77,7 @@ def check_sample(encoder: Encoder, documents: Sequence[Document]) -> int:
     """
     dims = encoder.profile.dims
     fit = [d for d in documents if d.text and d.vector is not None and len(d.vector) == dims and np.any(d.vector)]
-    sample = [fit[row] for row in np.unique(np.linspace(0, len(fit) - 1, min(SAMPLE, len(fit))).astype(int))]
+    sample = spread(fit, SAMPLE)
     if not sample:
         return 0
     engine = document_engine(encoder)

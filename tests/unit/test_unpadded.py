@@ -73,6 +73,25 @@ def test_the_copy_in_float32_has_padding_again(tmp_path: Path) -> None:
     assert np.isfinite(backend.collect([backend.forward(ids, mask)])).all()
 
 
+def test_both_sides_of_one_model_attend_alike(tmp_path: Path) -> None:
+    """They share its modules: the attention that one side has replaced is that of the other, too."""
+    folder = models.prompted(tmp_path / "model")
+    expected = load_encoder(EncoderProfile(str(folder)), device="cpu")
+    encoder = load_encoder(EncoderProfile(str(folder)), device="cpu")
+    document, query = (encoder.towers[side].tower for side in ("document", "query"))
+    assert isinstance(document, ModelTower)
+    assert isinstance(query, ModelTower)
+    assert isinstance(document.backend, TorchBackend)
+    assert isinstance(query.backend, TorchBackend)
+    laid = document.backend.embedder.end_to_end()
+    laid.replace_attention()
+    document.backend._end_to_end = laid
+    query.backend.attend_as(document.backend)
+    texts = models.words(9, 6)
+    assert np.allclose(encoder.encode_query(texts), expected.encode_query(texts), atol=1e-5)
+    assert np.allclose(encoder.encode_document(texts), expected.encode_document(texts), atol=1e-5)
+
+
 def test_a_table_of_tokens_is_not_laid_end_to_end(tmp_path: Path) -> None:
     encoder = load_encoder(EncoderProfile(str(models.router(tmp_path / "router"))), "query", "cpu")
     tower = encoder.towers["query"].tower

@@ -45,9 +45,9 @@ class Embedder(nn.Module):
         self._flat = flat
         self._prompt_length = prompt_length
 
-    def end_to_end(self) -> EndToEnd:
-        """Return what runs the same modules without padding, where that is possible."""
-        return EndToEnd(list(self.steps), self._prompt_length)
+    def end_to_end(self, before: str = "") -> EndToEnd:
+        """Return what runs the same modules without padding; ``before`` is the attention it has replaced already."""
+        return EndToEnd(list(self.steps), self._prompt_length, before)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Embeddings of a batch: (n, raw dims); ``input_ids`` and ``attention_mask`` are (n, length)."""
@@ -152,6 +152,11 @@ class TorchBackend:
             _log.debug("texts cannot be run end to end: %s", error)
         candidate.restore_attention()
         self._end_to_end = None
+
+    def attend_as(self, other: TorchBackend) -> None:
+        """Run texts end to end where ``other`` does, which has the same model: its attention is replaced for both."""
+        if other._end_to_end is not None:
+            self._end_to_end = self.embedder.end_to_end(other._end_to_end.before)
 
     def _time(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Tensor, float]:
         """The vectors of a batch, and the seconds of the quickest of a few runs."""

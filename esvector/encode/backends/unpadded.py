@@ -27,13 +27,14 @@ class EndToEnd:
     Args:
         modules: a Transformer of sentence-transformers, pooling, and what follows.
         prompt_length: tokens at the beginning that pooling leaves out; None where it takes all.
+        before: name of the attention that was replaced; "" while none is.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], prompt_length: int | None) -> None:
+    def __init__(self, modules: Sequence[nn.Module], prompt_length: int | None, before: str = "") -> None:
         self._modules = modules
         self._prompt_length = prompt_length
         self._model: Any = getattr(modules[0], "model", None)
-        self._before = ""
+        self.before = before
         self._offset = _position_offset(self._model) if self._model is not None else 0
 
     @property
@@ -49,12 +50,12 @@ class EndToEnd:
 
         AttentionInterface.register(_NAME, _attend)
         AttentionMaskInterface.register(_NAME, lambda *_, **__: None)
-        self._before = self._model.config._attn_implementation
+        self.before = self._model.config._attn_implementation
         self._model.set_attn_implementation(_NAME)
 
     def restore_attention(self) -> None:
         """Give the model its attention back."""
-        self._model.set_attn_implementation(self._before)
+        self._model.set_attn_implementation(self.before)
 
     @contextmanager
     def padded(self) -> Iterator[None]:
