@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import explain_errors
-from esvector.errors import IndexNotFoundError
+from esvector.errors import ConfigError, IndexNotFoundError
 from esvector.passport import META_KEY, Passport
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = ["VersionStatus", "describe_versions"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
         ours = {
             name: (facts, passport)
             for name, facts in sorted(indices.items())
-            if _belongs(name, facts, alias) and (passport := Passport.from_meta(facts["mappings"].get("_meta")))
+            if _belongs(name, facts, alias) and (passport := _passport(name, facts))
         }
         if not ours and alias:
             raise IndexNotFoundError(f"esvector made no index {alias}", "see 'esvector status' for those there are")
@@ -64,6 +67,15 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
         _describe(name, facts, passport, stats[name]["primaries"], health[name]["status"])
         for name, (facts, passport) in ours.items()
     ]
+
+
+def _passport(index: str, facts: Mapping[str, Any]) -> Passport | None:
+    """Read the passport; one that cannot be read is said, and does not hide the other indices."""
+    try:
+        return Passport.from_meta(facts["mappings"].get("_meta"))
+    except ConfigError as error:
+        _log.warning("%s is left out: %s", index, error.message)
+        return None
 
 
 def _belongs(index: str, facts: Mapping[str, Any], alias: str | None) -> bool:

@@ -29,11 +29,10 @@ _ALIAS = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,199}")
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One index of an alias; ``live`` is what readers see, ``passport`` None where esvector did not make it."""
+    """One index of an alias; ``live`` is what readers see."""
 
     index: str
     live: bool
-    passport: Passport | None
 
 
 def loading_alias(index: str) -> str:
@@ -72,12 +71,10 @@ def live_index(client: Elasticsearch, alias: str) -> str | None:
 def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
     """Every version of ``alias``, oldest first."""
     with explain_errors(client):
-        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings", expand_wildcards="open,hidden")
+        found = client.indices.get(index=f"{alias}-*", features="aliases", expand_wildcards="open,hidden")
     pattern = re.compile(re.escape(alias) + r"-\d{6,}")
     return [
-        Version(name, alias in facts["aliases"], Passport.from_meta(facts["mappings"].get("_meta")))
-        for name, facts in sorted(found.items())
-        if pattern.fullmatch(name)
+        Version(name, alias in facts["aliases"]) for name, facts in sorted(found.items()) if pattern.fullmatch(name)
     ]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from esvector import Indexer, Searcher, read_documents
 from esvector.errors import ConfigError, IndexingError, InterruptedRun
 from esvector.index.bulk import RetryPolicy
+from esvector.index.inspect import describe_versions
 from esvector.index.versions import list_versions, live_index
 from esvector.types import IndexReport, Progress
 from tests.support.encoders import HashEncoder
@@ -309,3 +310,18 @@ def test_vectors_as_lists_of_floats_for_an_older_server(
     hit = Searcher(es, alias, encoder=encoder).search("Paper 3 about subject 3", k=1)[0]
     assert hit.id == "p3"
     assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+def test_an_index_of_another_version_of_esvector_is_replaced(
+    es: Elasticsearch, alias: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its passport cannot be read, which is why its documents are indexed again."""
+    records = [{"id": "1", "text": "one"}]
+    made = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+    first = made.run(records).index
+    meta = es.indices.get_mapping(index=first)[first]["mappings"]["_meta"]
+    del meta["esvector"]["probes"]
+    es.indices.put_mapping(index=first, meta=meta)
+    assert made.run(records).previous == first
+    assert [version.index for version in describe_versions(es, alias)] == [f"{alias}-000002"]
+    assert f"{first} is left out" in caplog.text
