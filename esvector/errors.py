@@ -15,6 +15,9 @@
     │   ├── EncoderMismatchError        the encoder at hand is not the one that made the index
     │   └── DeviceLostError             the device that encodes failed, and takes no more work in this process
     ├── IndexingError           a run failed as a whole; readers still see what they saw before
+    │   ├── HopelessInputError          most of the records are refused
+    │   ├── LeaseError                  another run is changing the same alias
+    │   ├── SourceChangedError          the input is not the one that an interrupted run had read
     │   ├── VerificationError           what the server holds is not what it acknowledged
     │   └── InterruptedRun              the run was stopped from outside
     ├── SearchError             a search cannot be answered, or not completely
@@ -43,9 +46,11 @@ __all__ = [
     "EncoderMismatchError",
     "EsvectorError",
     "FilterError",
+    "HopelessInputError",
     "IndexNotFoundError",
     "IndexingError",
     "InterruptedRun",
+    "LeaseError",
     "MissingExtraError",
     "NodeError",
     "NotElasticsearchError",
@@ -53,6 +58,7 @@ __all__ = [
     "SearchError",
     "ServerUnreachableError",
     "ServerVersionError",
+    "SourceChangedError",
     "SourceError",
     "UnknownFieldError",
     "VerificationError",
@@ -118,6 +124,18 @@ class DeviceLostError(EncoderError):
 
 class IndexingError(EsvectorError):
     """A run failed as a whole; readers still see what they saw before."""
+
+
+class HopelessInputError(IndexingError):
+    """Most of the records are refused: the options or the mapping are wrong rather than the records."""
+
+
+class LeaseError(IndexingError):
+    """Another run is changing the same alias."""
+
+
+class SourceChangedError(IndexingError):
+    """The input is not the one that an interrupted run had read."""
 
 
 class VerificationError(IndexingError):

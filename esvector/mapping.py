@@ -11,7 +11,8 @@ from typing import Any
 
 from esvector.client import Server
 from esvector.errors import ConfigError
-from esvector.passport import Passport
+from esvector.passport import HASH_FIELD, Passport
+from esvector.vectors import ElementType, check_element_type
 
 __all__ = [
     "DEFAULT_INDEX_OPTIONS",
@@ -49,6 +50,8 @@ _DATE: Mapping[str, Any] = {
     "type": "date",
     "format": "strict_date_optional_time||yyyy-MM-dd HH:mm:ss||yyyy-MM-dd HH:mm",
 }
+# Read in bulk by id, and never searched for.
+_HASH: Mapping[str, Any] = {"type": "keyword", "index": False, "doc_values": True}
 _LOADING = {"refresh_interval": "-1", "number_of_replicas": 0, "auto_expand_replicas": False}
 
 
@@ -79,8 +82,9 @@ def build_index_body(
     server: Server,
     field_types: Mapping[str, str] | None = None,
     sample: Iterable[Mapping[str, Any]] = (),
+    meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the body of the request that creates an index to load into.
+    """Return the body of the request that creates an index to load into; ``meta`` is more for its ``_meta``.
 
     A field's type comes from ``field_types`` (name -> Elasticsearch type), else from the template, else it is a text
     field of the passport, else it is inferred from ``sample`` (stored fields of the first documents).
@@ -91,8 +95,9 @@ def build_index_body(
     texts = {name: dict(_TEXT) for name in passport.text_fields if name not in templated}
     stated = {name: _property(kind) for name, kind in (field_types or {}).items()}
     vector = vector_property(passport, templated.get(passport.vector_field, {}), server)
-    properties = inferred | texts | dict(templated) | stated | {passport.vector_field: vector}
-    mappings |= {"properties": properties, "_meta": {**mappings.get("_meta", {}), **passport.to_meta()}}
+    properties = inferred | texts | dict(templated) | stated
+    properties |= {passport.vector_field: vector, HASH_FIELD: dict(_HASH)}
+    mappings |= {"properties": properties, "_meta": {**mappings.get("_meta", {}), **passport.to_meta(), **(meta or {})}}
     settings = _index_settings(template) | _LOADING
     if server.hides_source_vectors:
         settings["mapping.exclude_source_vectors"] = True
@@ -137,10 +142,13 @@ def vector_property(passport: Passport, templated: Mapping[str, Any], server: Se
     }
 
 
-def templated_element_type(template: Mapping[str, Any], vector_field: str) -> str:
-    """Return the element type that ``template`` states for the vector field, else "float"."""
+def templated_element_type(template: Mapping[str, Any], vector_field: str) -> ElementType:
+    """Return the element type that ``template`` states for the vector field, else "float".
+
+    Raises ConfigError for one that esvector does not write.
+    """
     properties: Mapping[str, Any] = template.get("mappings", {}).get("properties", {})
-    return str(properties.get(vector_field, {}).get("element_type", "float"))
+    return check_element_type(str(properties.get(vector_field, {}).get("element_type", "float")))
 
 
 def infer_properties(sample: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

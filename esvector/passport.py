@@ -10,9 +10,11 @@ from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
 from esvector.vectors import ElementType
 
-__all__ = ["META_KEY", "Passport"]
+__all__ = ["HASH_FIELD", "META_KEY", "Passport"]
 
 META_KEY = "esvector"
+HASH_FIELD = "esvector_hash"
+"""Field of every document with the hashes of what was encoded of it and of all that is stored."""
 
 
 @dataclass(frozen=True, slots=True)

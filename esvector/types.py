@@ -91,10 +91,27 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What became of every record of a run: ``read == indexed + superseded + dead``.
+    """What became of every record of a run, with what earlier attempts of it did where they were interrupted.
 
-    ``superseded`` records repeat an id that came again later in the input; ``truncated`` documents are longer than the
-    encoder reads (they are indexed, by their beginning). Times are in seconds.
+    Attributes:
+        alias: what readers use.
+        index: the index that was written to.
+        previous: the index that it replaced; None where it is the first, or the run changed the live one.
+        read: records of the input: ``indexed + unchanged + superseded + dead + filtered``.
+        indexed: records whose document was written.
+        unchanged: records whose document was there already, just as it would have been written.
+        superseded: records that repeat an id, of which the last one counts.
+        dead: records that were refused; they are in ``dead_letters``.
+        filtered: records left out by a rule of the run.
+        pruned: documents deleted because no record had their id.
+        encoded: documents that went through the encoder.
+        truncated: documents longer than the encoder reads; they are indexed, by their beginning.
+        tokens: tokens that the encoder read.
+        seconds: of this attempt.
+        stages: what each stage did with its time.
+        dead_letters: file with the refused records.
+        repeated_ids: a few of the ids that came more than once.
+        reasons: refused records by kind of reason.
     """
 
     alias: str
@@ -102,8 +119,12 @@ class IndexReport:
     previous: str | None
     read: int
     indexed: int
+    unchanged: int
     superseded: int
     dead: int
+    filtered: int
+    pruned: int
+    encoded: int
     truncated: int
     tokens: int
     seconds: float
@@ -115,7 +136,7 @@ class IndexReport:
     @property
     def adds_up(self) -> bool:
         """Whether every record read ended in exactly one state."""
-        return self.read == self.indexed + self.superseded + self.dead
+        return self.read == self.indexed + self.unchanged + self.superseded + self.dead + self.filtered
 
     @property
     def bottleneck(self) -> str | None:

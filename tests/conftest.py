@@ -1,4 +1,4 @@
-"""What every test shares: query encoders are exported into a folder of the session, never into the user's cache."""
+"""What every test shares: query encoders and checkpoints go into folders of the session, never of the user."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of exported query towers: of this process, and of the commands it starts."""
-    folder = tmp_path_factory.mktemp("queries")
+    """The cache of exported query towers, and the checkpoints: of this process, and of the commands it starts."""
+    folder, state = tmp_path_factory.mktemp("queries"), tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ESVECTOR_STATE", str(state))
+        patch.setattr("esvector.index.job.default_state", lambda: state)
         patch.setenv("ESVECTOR_QUERY_CACHE", str(folder))
         patch.setattr("esvector.encode.query_cache.cache_folder", lambda: folder)
         yield folder

@@ -12,13 +12,23 @@ import click
 
 from esvector.errors import ConfigError, ConnectError, EsvectorError, InterruptedRun
 
-__all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_NO_SERVER", "EXIT_REJECTED", "app", "main"]
+__all__ = [
+    "EXIT_CONFIG",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_NO_SERVER",
+    "EXIT_REJECTED",
+    "EXIT_TERMINATED",
+    "app",
+    "main",
+]
 
 EXIT_FAILED = 1
 EXIT_CONFIG = 2
 EXIT_REJECTED = 3
 EXIT_NO_SERVER = 4
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
@@ -51,7 +61,7 @@ class _Group(click.Group):
         except EsvectorError as error:
             raise _Failure(error.message, error.remedy, _exit_status(error)) from error
         except KeyboardInterrupt as error:
-            raise _Failure("interrupted", "", EXIT_INTERRUPTED) from error
+            raise _Failure("interrupted", "", _interrupted_status(error)) from error
         except BrokenPipeError:
             _leave_quietly()
         except click.exceptions.Exit:
@@ -101,9 +111,9 @@ def app() -> None:
     ESVECTOR_API_KEY, or ESVECTOR_USERNAME and ESVECTOR_PASSWORD, or the same with _FILE naming a file that holds them.
 
     Exit status: 0 done, 1 failed, 2 wrong option or setting, 3 done but some records were rejected (see the dead
-    letters), 4 Elasticsearch cannot be used, 130 interrupted.
+    letters), 4 Elasticsearch cannot be used, 130 interrupted, 143 terminated.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
     log = logging.getLogger("esvector")
     if not any(isinstance(handler, _Echo) for handler in log.handlers):
         log.addHandler(_Echo())
@@ -116,14 +126,22 @@ def main() -> None:
     app(prog_name="esvector")
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: handled like Ctrl-C, but for the exit status."""
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _Terminated
+
+
+def _interrupted_status(error: BaseException | None) -> int:
+    return EXIT_TERMINATED if isinstance(error, _Terminated) else EXIT_INTERRUPTED
 
 
 def _exit_status(error: EsvectorError) -> int:
     match error:
         case InterruptedRun():
-            return EXIT_INTERRUPTED
+            return _interrupted_status(error.__cause__)
         case ConfigError():
             return EXIT_CONFIG
         case ConnectError():

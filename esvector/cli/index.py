@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from esvector.cli.options import open_client, output_option, query_cache_option, server_option, wants_json
+from esvector.cli.options import (
+    open_client,
+    output_option,
+    query_cache_option,
+    server_option,
+    state_option,
+    wants_json,
+)
 
 if TYPE_CHECKING:
     from esvector.encode.advice import Task
@@ -24,7 +31,7 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--into", "alias", required=True, metavar="ALIAS", help="Name to search under.")
-@click.option("--model", required=True, metavar="NAME_OR_PATH", help="Hub name, or folder of a model.")
+@click.option("--model", metavar="NAME_OR_PATH", help="Hub name, or folder [default: what made ALIAS].")
 @click.option("--revision", metavar="COMMIT", help="Revision of the hub repository.")
 @click.option(
     "--text", "text_fields", multiple=True, metavar="FIELD", help="Field to encode; repeatable [default: title, text]."
@@ -32,7 +39,7 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 @click.option("--id", "id_field", metavar="FIELD", help="Field with the id [default: _id, else id, else by content].")
 @click.option("--mapping", type=click.Path(path_type=Path, dir_okay=False), help="A copy of mappings/documents.json.")
 @click.option("--field", "fields", multiple=True, metavar="NAME:TYPE", help="Type of a field, such as year:integer.")
-@click.option("--vector-field", default="vector", show_default=True, help="Field that holds the vector.")
+@click.option("--vector-field", metavar="FIELD", help="Field that holds the vector [default: vector].")
 @click.option("--query-prompt", metavar="TEXT", help="Text before every query [default: the model's].")
 @click.option("--document-prompt", metavar="TEXT", help="Text before every document [default: the model's].")
 @click.option("--similarity", type=click.Choice(["cosine", "dot"]), help="Similarity [default: the model's].")
@@ -50,7 +57,20 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 @click.option(
     "--element-type", type=click.Choice(["float", "bfloat16", "byte"]), help="How vectors are kept [default: float]."
 )
+@click.option("--rebuild", is_flag=True, help="Build a new version, also where the live one could be updated.")
+@click.option("--prune", is_flag=True, help="Delete documents that are not in the source.")
+@click.option("--force", is_flag=True, help="Prune even more than a tenth of the documents.")
+@click.option("--skip-empty", is_flag=True, help="Leave records without text out, instead of rejecting them.")
 @query_cache_option
+@state_option
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time to finish what is under way when interrupted.",
+)
 @click.option("--senders", type=click.IntRange(1, 32), default=4, show_default=True, help="Bulk requests at once.")
 @click.option(
     "--dead-letters", type=click.Path(path_type=Path), help="File for rejected records [default: ALIAS.dead.jsonl]."
@@ -60,13 +80,13 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 def index(
     sources: tuple[str, ...],
     alias: str,
-    model: str,
+    model: str | None,
     revision: str | None,
     text_fields: tuple[str, ...],
     id_field: str | None,
     mapping: Path | None,
     fields: tuple[str, ...],
-    vector_field: str,
+    vector_field: str | None,
     query_prompt: str | None,
     document_prompt: str | None,
     similarity: Similarity | None,
@@ -80,13 +100,22 @@ def index(
     task: Task | None,
     given: str | None,
     element_type: ElementType | None,
+    rebuild: bool,
+    prune: bool,
+    force: bool,
+    skip_empty: bool,
     query_cache: Path | None,
+    state: Path | None,
+    grace: float,
     senders: int,
     dead_letters: Path | None,
     url: str | None,
     as_json: bool,
 ) -> None:
-    r"""Encode documents and load them into a new version of ALIAS, which readers see once it is verified.
+    r"""Encode documents and load them into ALIAS: what is there and unchanged is left alone.
+
+    The first time, and after a change of the model or of options that decide what the index looks like, a new version
+    is built, which readers see once it is verified. A run that was interrupted is continued by the same command.
 
     A SOURCE is a file of JSON lines (also gzipped), CSV or Parquet, a pattern such as 'data/*.jsonl', or - for stdin.
 
@@ -97,29 +126,29 @@ def index(
     from esvector.cli.progress import show_progress
     from esvector.cli.report import print_report
     from esvector.encode.profile import EncoderProfile
-    from esvector.index.documents import TEXT_FIELDS
     from esvector.index.indexer import Indexer
     from esvector.index.sources import read_documents
     from esvector.mapping import parse_field_types
 
     documents = read_documents(*sources)
-    profile = EncoderProfile(
-        model,
-        revision=revision,
-        query_prompt=query_prompt,
-        document_prompt=document_prompt,
-        similarity=similarity,
-        max_length=max_length,
-        dims=dims,
-        query_model=query_model,
-        family=family,
-        dtype=dtype,
-    )
+    stated = {
+        "revision": revision,
+        "query_prompt": query_prompt,
+        "document_prompt": document_prompt,
+        "similarity": similarity,
+        "max_length": max_length,
+        "dims": dims,
+        "query_model": query_model,
+        "family": family,
+        "dtype": dtype,
+    }
+    if model is None and (without := [name for name, value in stated.items() if value is not None]):
+        raise click.UsageError(f"--{without[0].replace('_', '-')} says how to use a model: name it with --model")
     indexer = Indexer(
         open_client(url),
         alias,
-        profile=profile,
-        text_fields=text_fields or TEXT_FIELDS,
+        profile=EncoderProfile(model, **stated) if model is not None else None,  # type: ignore[arg-type]
+        text_fields=text_fields,
         id_field=id_field,
         mapping=mapping,
         field_types=parse_field_types(fields),
@@ -132,6 +161,12 @@ def index(
         given=given,
         element_type=element_type,
         query_cache=query_cache,
+        rebuild=rebuild,
+        prune=prune,
+        most_pruned=1.0 if force else 0.1,
+        skip_empty=skip_empty,
+        state=state,
+        grace=grace,
     )
     with show_progress(documents) as progress:
         report = indexer.run(documents, progress)

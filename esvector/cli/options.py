@@ -21,6 +21,7 @@ __all__ = [
     "parse_raw_filter",
     "query_cache_option",
     "server_option",
+    "state_option",
     "wants_json",
 ]
 
@@ -57,6 +58,16 @@ def query_cache_option(command: _F) -> _F:
         type=click.Path(path_type=Path, file_okay=False),
         envvar="ESVECTOR_QUERY_CACHE",
         help="Folder of exported query encoders [default: ESVECTOR_QUERY_CACHE, else the user's cache].",
+    )(command)
+
+
+def state_option(command: _F) -> _F:
+    """Add ``--state``."""
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="ESVECTOR_STATE",
+        help="Folder of checkpoints [default: ESVECTOR_STATE, else the user's].",
     )(command)
 
 

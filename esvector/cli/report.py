@@ -54,12 +54,22 @@ def print_report(report: IndexReport, *, as_json: bool) -> None:
 
 def _report_lines(report: IndexReport) -> list[str]:
     rate = report.read / report.seconds if report.seconds else 0
+    states = {
+        "indexed": report.indexed,
+        "unchanged": report.unchanged,
+        "superseded": report.superseded,
+        "rejected": report.dead,
+        "left out": report.filtered,
+    }
+    sums = " + ".join(f"{count:,} {name}" for name, count in states.items() if count or name == "indexed")
     lines = [
-        f"{report.read:,} records read = {report.indexed:,} indexed + {report.superseded:,} superseded "
-        f"+ {report.dead:,} rejected, in {report.seconds:.1f} s ({rate:,.0f} documents/s, {report.tokens:,} tokens)",
+        f"{report.read:,} records read = {sums}, in {report.seconds:.1f} s ({rate:,.0f} records/s; "
+        f"{report.encoded:,} encoded, {report.tokens:,} tokens)",
         f"readers of {report.alias} now see {report.index}"
         + (f"; {report.previous} is kept" if report.previous else ""),
     ]
+    if report.pruned:
+        lines.append(f"{report.pruned:,} documents that are not in the source were deleted")
     if report.stages:
         shares = ", ".join(f"{s.name} {_share(s.busy, s.workers, report.seconds)}" for s in report.stages)
         lines.append(f"bottleneck: {report.bottleneck} (busy: {shares})")

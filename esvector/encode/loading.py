@@ -22,7 +22,7 @@ from esvector.encode.profile import EncoderProfile, Side
 from esvector.encode.tower import ModelTower, TextTower, finish
 from esvector.errors import ConfigError, require
 
-__all__ = ["load_encoder"]
+__all__ = ["load_encoder", "recognize"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 # Instructor's instructions take part in attention, but not in pooling; a copy of its files does not say so.
@@ -58,6 +58,30 @@ def load_encoder(profile: EncoderProfile, side: Side | None = None, device: str 
     if not apart:  # one tower, which each side reads under its own prompt
         towers["query"] = _tower(modules["document"], "query", complete_profile, device, towers["document"])
     return ModelEncoder(replace(complete_profile, backend="torch"), towers, facts.sources, facts.warnings, base)
+
+
+def recognize(asked: EncoderProfile, made: EncoderProfile) -> bool:
+    """Whether ``asked`` describes the encoder ``made``, by what it states and by the model's files; loads no weights.
+
+    What the files say of pooling and maximum length is not looked at: that is compared when the model is loaded.
+    Raises EncoderError when the model cannot be found.
+    """
+    if any(value is not None for value, _ in asked.differences(made).values()):
+        return False
+    if made.kind == "given":  # nobody knows more of it than its name and what was stated
+        return asked.model == made.model
+    asked = _with_partner(asked)
+    files = _find(asked, get_args(Side))
+    layouts = {side: read_layout(found.path) for side, found in files.items()}
+    facts = stated(asked, layouts, {side: found.name for side, found in files.items()})
+    apart = asked.query_model is not None or layouts["document"].routes is not None
+    same_facts = all(
+        getattr(facts, name) == getattr(made, name)
+        for name in ("query_prompt", "document_prompt", "separator", "similarity")
+    )
+    query_weights = layouts["query"].fingerprint("query") if apart else None
+    weights = layouts["document"].fingerprint("document")
+    return same_facts and (weights, query_weights) == (made.weights, made.query_weights)
 
 
 def _with_partner(profile: EncoderProfile) -> EncoderProfile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 from collections import Counter
@@ -27,11 +28,12 @@ OTHER = "other reasons"
 
 
 class DeadLetterFile:
-    """JSON lines ``{"id", "place", "reason", "record"}``, one per record that was not indexed. Safe between threads.
+    """JSON lines ``{"id", "place", "number", "reason", "record"}``, one per record that was not indexed.
 
     The file is made at the first letter: no letters, no file. One that exists is left alone and a number is added
     (``papers.dead.1.jsonl``), because the letters of an earlier run may be the only trace of its records. Each letter
-    is handed to the system before ``write`` returns. Of a record its fields are written, which have no vector.
+    is handed to the system before ``write`` returns. Of a record its fields are written, which have no vector. Safe
+    between threads. ``number`` is that of the record in the input, from 1; 0 where it is of none.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,20 +59,46 @@ class DeadLetterFile:
         with self._lock:
             return dict(self._reasons.most_common())
 
-    def write(self, letter: DeadLetter) -> None:
+    def resume(self, path: str | Path, number: int) -> None:
+        """Go on with the file of an interrupted run, without the letters of records after ``number``: they come again.
+
+        Raises IndexingError where it cannot be read or written.
+        """
+        path = Path(path)
+        try:
+            kept = [line for line in path.read_bytes().splitlines(keepends=True) if _number(line) <= number]
+            shorter = path.with_name(path.name + ".new")
+            shorter.write_bytes(b"".join(kept))
+            shorter.replace(path)
+            self._file = FileIO(path, "a")
+        except FileNotFoundError:
+            return  # somebody has dealt with it; later letters get a file of their own
+        except OSError as error:
+            raise self._failed(error) from error
+        self._path = path
+        for line in kept:
+            self._count(str(orjson.loads(line)["reason"]))
+
+    def write(self, letter: DeadLetter, number: int = 0) -> None:
         """Append one letter. Raises IndexingError where it cannot be written: a record is never dropped silently."""
-        line = _line(letter)
-        kind = reason_kind(letter.reason)
+        line = _line(letter, number)
         with self._lock:
             try:
                 file = self._file or self._open()
                 _write_all(file, line)
             except OSError as error:
-                raise IndexingError(
-                    f"the dead letters cannot be written to {self._path or self._wanted}: {error.strerror or error}",
-                    "Make room or choose another file, then run the same command again.",
-                ) from error
-            self._reasons[kind if kind in self._reasons or len(self._reasons) < MAX_KINDS else OTHER] += 1
+                raise self._failed(error) from error
+            self._count(letter.reason)
+
+    def _count(self, reason: str) -> None:
+        kind = reason_kind(reason)
+        self._reasons[kind if kind in self._reasons or len(self._reasons) < MAX_KINDS else OTHER] += 1
+
+    def _failed(self, error: OSError) -> IndexingError:
+        return IndexingError(
+            f"the dead letters cannot be written to {self._path or self._wanted}: {error.strerror or error}",
+            "Make room or choose another file, then run the same command again.",
+        )
 
     def close(self) -> None:
         """Close the file; a later letter would begin another one."""
@@ -108,8 +136,16 @@ def _write_all(file: FileIO, line: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _line(letter: DeadLetter) -> bytes:
-    written: dict[str, Any] = {"id": letter.id, "place": letter.place, "reason": letter.reason}
+def _number(line: bytes) -> float:
+    """The number in a line; one that was cut in the middle is of no record that counts."""
+    try:
+        return int(orjson.loads(line)["number"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _line(letter: DeadLetter, number: int) -> bytes:
+    written: dict[str, Any] = {"id": letter.id, "place": letter.place, "number": number, "reason": letter.reason}
     record = letter.record if isinstance(letter.record, str) else dict(letter.record)
     line = _json({**written, "record": record})
     if len(line) <= MAX_RECORD_BYTES:
@@ -129,7 +165,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(value, default=repr).encode() + b"\n"
     except (TypeError, ValueError, RecursionError):
-        kept = {key: item for key, item in value.items() if key in ("id", "place", "reason")}
+        kept = {key: item for key, item in value.items() if key in ("id", "place", "number", "reason")}
         return json.dumps({**kept, "record": _repr(value.get("record", value))}).encode() + b"\n"
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from esvector.passport import HASH_FIELD
 from esvector.types import BadRecord, DeadLetter, Document, Record
 
 __all__ = ["MAX_ID_BYTES", "TEXT_FIELDS", "prepare"]
@@ -68,12 +69,13 @@ def prepare(
     separator: str = " ",
     title_apart: bool = False,
     given: str | None = None,
+    empty_allowed: bool = False,
 ) -> Document | DeadLetter:
     """The document of a record, or the dead letter that says why there is none. Pure; a BadRecord gives its own reason.
 
     Text: that of the ``text_fields`` which have any, in their order; the first of several is the title. ``separator``
     joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it. Only
-    a document that brings its own vector, in the field ``given``, may have no text.
+    a document that brings its own vector, in the field ``given``, may have no text, unless ``empty_allowed``.
 
     Id: the value of ``id_field`` where one is named, else of ``_id``, else of ``id`` (strings or integers, up to 512
     bytes), else made from the content, so that the same record has the same id in every run. ``_id`` is not stored, an
@@ -94,7 +96,7 @@ def prepare(
         _check_names(fields, reserved)
         vector = None if given is None else _vector(fields, given)
         title, text = _title_and_text(fields, text_fields, separator if not title_apart else None)
-        if not text and vector is None:
+        if not text and vector is None and not empty_allowed:
             raise _no_text(fields, text_fields)
         return Document(_document_id(fields, given_id, id_field), text, fields, record.place, title, vector)
     except _Refused as refused:
@@ -213,6 +215,8 @@ def _short(value: object) -> str:
 def _check_names(fields: dict[str, Any], reserved: frozenset[str]) -> None:
     if not reserved.isdisjoint(fields):
         name = min(reserved.intersection(fields))
+        if name == HASH_FIELD:
+            raise _Refused(f"field {name!r} is one that esvector writes itself; rename it")
         raise _Refused(f"field {name!r} is where the vector goes; rename it, or choose another with --vector-field")
     for name in fields:
         # Nearly every name is an identifier, and Elasticsearch takes all of those without an underscore in front.

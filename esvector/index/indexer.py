@@ -1,35 +1,37 @@
-"""Indexing: records in, a verified new version behind the alias out, and a report that adds up."""
+"""Indexing: records in, a new version or an updated index behind the alias, and a report that adds up."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from esvector.client import Server, describe_server, explain_errors
+from esvector.client import describe_server
 from esvector.encode.encoder import Encoder
+from esvector.encode.loading import recognize
 from esvector.encode.profile import EncoderProfile
-from esvector.errors import ConfigError, EsvectorError, InterruptedRun, VerificationError
-from esvector.index.bulk import BulkWriter, RetryPolicy
-from esvector.index.deadletters import DeadLetterFile
-from esvector.index.documents import TEXT_FIELDS
-from esvector.index.encoding import Encoding, open_encoding, open_given
-from esvector.index.load import Load, Window
-from esvector.index.pipeline import Pipeline, Stage
-from esvector.index.versions import (
-    check_alias,
-    create_version,
-    delete_version,
-    live_index,
-    loading_alias,
-    serve_version,
+from esvector.errors import (
+    ConfigError,
+    EsvectorError,
+    HopelessInputError,
+    InterruptedRun,
+    SourceChangedError,
+    VerificationError,
 )
-from esvector.mapping import build_index_body, load_template, serving_settings, templated_element_type
-from esvector.passport import Passport
+from esvector.index.bulk import RetryPolicy
+from esvector.index.checkpoint import JobFolder
+from esvector.index.documents import TEXT_FIELDS
+from esvector.index.job import job
+from esvector.index.load import RecordOptions
+from esvector.index.prune import PruneGuard
+from esvector.index.run import Run, RunOptions
+from esvector.index.target import Making, Target, choose_target, find_targets
+from esvector.index.versions import check_alias, delete_version, live_index
+from esvector.mapping import load_template, templated_element_type
+from esvector.passport import HASH_FIELD, Passport
 from esvector.types import BadRecord, IndexReport, Progress, Record
 from esvector.vectors import ElementType, check_element_type
 
@@ -43,38 +45,48 @@ __all__ = ["Indexer"]
 
 _log = logging.getLogger(__name__)
 
-_GRACE = 10.0  # seconds that stages get to end after an interruption
-_TICK = 0.2  # seconds between two calls of the progress callback
-
 
 class Indexer:
-    """Indexes documents under ``alias``: each run builds a new version beside the live one and swaps when verified.
+    """Indexes documents under ``alias``: into the live index where it was made alike, else into a new version.
+
+    What is there and unchanged is neither encoded nor sent again. A new version is built beside the live one, and
+    readers see it once it is verified. A run that was interrupted goes on where it stopped when it is run again.
+    Options that decide what an index looks like (up to ``element_type``) are those of the live index unless stated.
 
     Args:
         client: the Elasticsearch client to write with.
         alias: name that readers use; indices are called ``alias-000001`` and so on.
-        profile: the encoder to load; or give ``encoder``.
+        profile: the encoder to load; without it, or ``encoder``, that of the live index.
         encoder: a loaded encoder, or one of your own.
-        text_fields: fields whose text is encoded, joined by one space; those that a record lacks are left out.
-        id_field: field with a record's id; None takes ``_id``, else ``id``, else one made from the content.
+        text_fields: fields whose text is encoded, joined by one space; those that a record lacks are left out. For a
+            first index: title and text.
+        id_field: field with a record's id; a first index takes ``_id``, else ``id``, else one made from the content.
         mapping: a template like ``mappings/documents.json``: its path, or its content.
         field_types: Elasticsearch types by field name, over everything inferred.
-        vector_field: field that holds the vector; a record must not have one of this name.
+        vector_field: field that holds the vector; a record must not have one of this name. First: "vector".
+        given: field in which each record brings its own vector; nothing is encoded then, and ``profile`` says what
+            made the vectors.
+        element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; first: the mapping's.
+        rebuild: build a new version, whatever the live index is like.
+        prune: delete documents that are not among the records, from a live index; a new version never has any.
+        most_pruned: share of the documents that may be pruned; more looks like an incomplete source, and is refused.
+        keep: a rule: records for which it is false are left out.
+        skip_empty: leave records without text out, instead of refusing them.
+        most_refused: share of refused records at which a run is given up, once they are 1,000.
         dead_letters: file for the records that cannot be indexed; None is ``<alias>.dead.jsonl`` here.
-        senders: bulk requests under way at once.
-        body_bytes: size of a bulk request, in bytes.
+        state: folder for checkpoints; None is the user's.
+        senders: bulk requests under way at once, at most.
+        body_bytes: size of a bulk request, in bytes, at most.
         max_document_bytes: a larger document is refused before it is encoded.
         devices: where to encode, such as "cpu" or ("cuda:0", "cuda:1"); none is a GPU where there is one.
         backend: what runs the model on a CPU: "torch", "onnx", "openvino", "openvino-int8" (calibrated on the first
             documents), or "auto", which tries them on the first documents.
         task: "search" (short questions, longer passages) or "similar" (like with like); None is not known. What the
             model does not suit is warned of.
-        given: field in which each record brings its own vector; nothing is encoded then, and ``profile`` says what
-            made the vectors.
-        element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; None is the mapping's.
         query_cache: folder for the exported query tower, which lets searches do without torch; None is the user's
             cache.
         retry: how long to keep trying when the server does not take writes.
+        grace: seconds in which an interrupted run finishes what is under way.
     """
 
     def __init__(
@@ -84,200 +96,196 @@ class Indexer:
         *,
         profile: EncoderProfile | None = None,
         encoder: Encoder | None = None,
-        text_fields: tuple[str, ...] = TEXT_FIELDS,
+        text_fields: tuple[str, ...] | None = None,
         id_field: str | None = None,
         mapping: str | Path | Mapping[str, Any] | None = None,
         field_types: Mapping[str, str] | None = None,
-        vector_field: str = "vector",
+        vector_field: str | None = None,
+        given: str | None = None,
+        element_type: ElementType | None = None,
+        rebuild: bool = False,
+        prune: bool = False,
+        most_pruned: float = 0.1,
+        keep: Callable[[Mapping[str, Any]], bool] | None = None,
+        skip_empty: bool = False,
+        most_refused: float = 0.5,
         dead_letters: str | Path | None = None,
+        state: str | Path | None = None,
         senders: int = 4,
         body_bytes: int = 4 * 2**20,
         max_document_bytes: int = 10 * 2**20,
         devices: str | Sequence[str] = (),
         backend: BackendName | Literal["auto"] = "torch",
         task: Task | None = None,
-        given: str | None = None,
-        element_type: ElementType | None = None,
         query_cache: str | Path | None = None,
         retry: RetryPolicy | None = None,
+        grace: float = 10.0,
     ) -> None:
-        made_by = profile or encoder
-        if made_by is None or (profile is not None and encoder is not None):
-            raise ConfigError("an index needs one encoder", "give profile=EncoderProfile(...) or encoder=...")
+        if profile is not None and encoder is not None:
+            raise ConfigError("an index has one encoder", "give profile=EncoderProfile(...) or encoder=..., not both")
         check_alias(alias)
         self.client = client
         self.alias = alias
-        self._made_by = made_by
-        self._encoding: Encoding | None = None
-        self._devices = (devices,) if isinstance(devices, str) else tuple(devices)
-        self._backend = backend
-        self._task = task
-        self._given = given
-        self._query_cache = None if query_cache is None else Path(query_cache)
-        self._text_fields = tuple(text_fields)
-        self._id_field = id_field
-        self._template = dict(mapping) if isinstance(mapping, Mapping) else load_template(mapping)
-        self._field_types = dict(field_types or {})
-        self._vector_field = vector_field
-        self._element_type = check_element_type(element_type or templated_element_type(self._template, vector_field))
-        self._dead_letters = Path(dead_letters or f"{alias}.dead.jsonl")
-        self._senders = senders
-        self._body_bytes = body_bytes
-        self._max_document_bytes = max_document_bytes
-        self._retry = retry or RetryPolicy()
+        self._made_by: EncoderProfile | Encoder | None = profile or encoder
+        self._stated: dict[str, Any] = {
+            "text_fields": tuple(text_fields) if text_fields else None,
+            "id_field": id_field,
+            "template": _template(mapping),
+            "field_types": dict(field_types) if field_types else None,
+            "vector_field": vector_field,
+            "given": given,
+            "element_type": element_type,
+        }
+        self._rebuild = rebuild
+        self._state = None if state is None else Path(state)
+        self._records: dict[str, Any] = {
+            "keep": keep,
+            "skip_empty": skip_empty,
+            "most_refused": most_refused,
+            "max_document_bytes": max_document_bytes,
+        }
+        self._run_options: dict[str, Any] = {
+            "devices": (devices,) if isinstance(devices, str) else tuple(devices),
+            "backend": backend,
+            "task": task,
+            "dead_letters": Path(dead_letters or f"{alias}.dead.jsonl"),
+            "senders": senders,
+            "body_bytes": body_bytes,
+            "query_cache": None if query_cache is None else Path(query_cache),
+            "retry": retry or RetryPolicy(),
+            "grace": grace,
+            "prune": PruneGuard(most_pruned) if prune else None,
+        }
 
     def run(
         self,
         documents: Iterable[Mapping[str, Any] | Record | BadRecord],
         progress: Callable[[Progress], None] | None = None,
     ) -> IndexReport:
-        """Index ``documents`` into a new version and let readers see it once it is verified.
+        """Bring what is behind the alias to what ``documents`` say, and return what became of every record.
 
         ``progress`` is called a few times a second by the calling thread. Raises IndexingError when the run fails as a
-        whole, InterruptedRun after Ctrl-C, ConnectError when the server cannot be used: readers then still see what
-        they saw before, and the unfinished version is deleted.
+        whole, InterruptedRun after Ctrl-C, LeaseError when another run is changing the alias, ConnectError when the
+        server cannot be used: of a new version readers then see nothing, and the same run again goes on with it.
         """
-        server = describe_server(self.client)
+        describe_server(self.client)
         live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
-        encoding = self._open_encoding()
-        try:
-            report = self._load_version(documents, encoding, server, progress)
-            encoding.export_query_side(self._query_cache)
-        finally:
-            if encoding.close():  # processes that encode end with the run
-                self._encoding = None
-        return report
+        lost = threading.Event()
+        with job(self.client, self.alias, self._state, lost) as folder:
+            try:
+                return self._run(documents, folder, lost, progress)
+            except SourceChangedError:
+                folder.clear()
+                if not _rewind(documents):
+                    raise
+                _log.warning("the input has changed since the interrupted run: every document is compared anew")
+                return self._run(documents, folder, lost, progress)
 
-    def _load_version(
+    def _run(
         self,
         documents: Iterable[Mapping[str, Any] | Record | BadRecord],
-        encoding: Encoding,
-        server: Server,
+        folder: JobFolder,
+        lost: threading.Event,
         progress: Callable[[Progress], None] | None,
     ) -> IndexReport:
-        previous = live_index(self.client, self.alias)
-        with DeadLetterFile(self._dead_letters) as letters:
-            load = Load(
-                documents,
-                encoding.profile,
-                letters,
-                text_fields=self._text_fields,
-                id_field=self._id_field,
-                reserved=frozenset({self._vector_field}),
-                max_document_bytes=self._max_document_bytes,
-                element_type=self._element_type,
-                given=self._given,
-                window_documents=encoding.window_documents,
+        targets = find_targets(self.client, self.alias)
+        live = next((target for target in targets if target.live), None)
+        making = self._making(live)
+        target = choose_target(targets, making, self._same_encoder, rebuild=self._rebuild)
+        options = RunOptions(
+            made_by=self._encoder_of(target or live, sync=target is not None),
+            records=RecordOptions(
+                text_fields=making.text_fields,
+                id_field=making.id_field,
+                given=making.given,
+                element_type=making.element_type,
+                reserved=frozenset({making.vector_field, HASH_FIELD}),
+                **self._records,
+            ),
+            **self._run_options,
+        )
+        server = describe_server(self.client)
+        run = Run(self.client, server, self.alias, making, target, options, folder, lost, progress)
+        try:
+            return run(documents)
+        except BaseException as error:
+            raise self._failed(run, folder, error) from error
+
+    def _making(self, live: Target | None) -> Making:
+        """Return the options that decide what the index looks like: as stated, else as the live one has them."""
+        stated = {name: value for name, value in self._stated.items() if value is not None}
+        if live is not None:
+            base = live.making
+        else:
+            template = stated.get("template") or load_template(None)
+            base = Making(text_fields=TEXT_FIELDS, vector_field="vector", element_type="float", template=template)
+        making = replace(base, **stated)
+        if "element_type" not in stated and (live is None or "template" in stated):
+            making = replace(making, element_type=templated_element_type(making.template, making.vector_field))
+        check_element_type(making.element_type)
+        return making
+
+    def _same_encoder(self, passport: Passport) -> bool:
+        if self._made_by is None:
+            return True
+        if isinstance(self._made_by, EncoderProfile):
+            return recognize(self._made_by, passport.encoder)
+        return self._made_by.profile.space_id == passport.encoder.space_id
+
+    def _encoder_of(self, target: Target | None, *, sync: bool) -> EncoderProfile | Encoder:
+        """Return what encodes: as stated, with every fact that the index states where it goes on with one."""
+        made_by = self._made_by
+        if target is None and made_by is None:
+            raise ConfigError(
+                f"there is no index {self.alias} yet, so its encoder has to be named",
+                "give a model: --model NAME, or Indexer(..., profile=EncoderProfile(NAME))",
             )
-            windows = load.windows()
-            first = next(windows, None)
-            if first is None:
-                raise load.nothing_to_index()
-            encoding = encoding.settle(first.documents, self._backend, self._task)
-            passport = self._passport(encoding)
-            body = build_index_body(self._template, passport, server, self._field_types, first.stored_fields())
-            index = create_version(self.client, self.alias, body)
-            try:
-                stages = self._fill(index, server, load, encoding, itertools.chain([first], windows), progress)
-                self._verify(index, load)
-                settings = serving_settings(self._template)
-                serve_version(self.client, self.alias, index, previous, passport, settings)
-            except BaseException as error:
-                raise self._failed(index, load, error) from error
-            report = load.report(self.alias, index, previous, stages)
-        if not report.adds_up:
-            raise VerificationError(f"the report does not add up: {report}", "this is a defect of esvector: report it")
-        return report
+        if made_by is None and target is not None:
+            return replace(target.passport.encoder, dtype=None, backend=None)
+        if isinstance(made_by, EncoderProfile) and target is not None and sync:
+            known = replace(target.passport.encoder, dtype=made_by.dtype, backend=None)
+            return replace(known, model=made_by.model, query_model=made_by.query_model or known.query_model)
+        assert made_by is not None  # noqa: S101  (for mypy: refused above)
+        return made_by
 
-    def _open_encoding(self) -> Encoding:
-        if self._encoding is None:
-            if self._given is not None:
-                self._encoding = open_given(self._made_by)
-            else:
-                self._encoding = open_encoding(self._made_by, self._devices)
-        return self._encoding
-
-    def _passport(self, encoding: Encoding) -> Passport:
-        return Passport(
-            encoder=encoding.profile,
-            text_fields=self._text_fields,
-            vector_field=self._vector_field,
-            esvector=version("esvector"),
-            element_type=self._element_type,
-            probes=encoding.probes,
-        )
-
-    def _fill(
-        self,
-        index: str,
-        server: Server,
-        load: Load,
-        encoding: Encoding,
-        windows: Iterator[Window],
-        progress: Callable[[Progress], None] | None,
-    ) -> Pipeline:
-        writer = BulkWriter(
-            self.client,
-            loading_alias(index),
-            vector_field=self._vector_field,
-            packed=server.takes_packed_vectors,
-            body_bytes=self._body_bytes,
-            retry=self._retry,
-            stopping=load.stopping,
-        )
-        engines = list(encoding.engines)  # each of the workers takes one
-        stages = [
-            Stage("tokenize", lambda windows: load.tokenize(windows, encoding.engines[0])),
-            Stage("encode", lambda windows: load.encode(windows, engines.pop()), workers=len(encoding.engines)),
-            Stage("write", lambda encoded: load.write(encoded, writer), workers=self._senders),
-        ]
-        pipeline = Pipeline(windows, stages, stopping=load.stopping)
-        pipeline.start()
+    def _failed(self, run: Run, folder: JobFolder, error: BaseException) -> BaseException:
+        """Return the error to raise. What cannot be gone on with is deleted; all else is left for the next attempt."""
+        index = run.index
+        served = False
         try:
-            while not pipeline.join(_TICK):
-                if progress is not None:
-                    progress(load.progress("indexing"))
-        except BaseException:
-            pipeline.stop()
-            _let_end(pipeline)
-            raise
-        if progress is not None:
-            progress(load.progress("verifying"))
-        return pipeline
-
-    def _verify(self, index: str, load: Load) -> None:
-        """Compare what the server holds with what it acknowledged."""
-        with explain_errors(self.client):
-            self.client.indices.refresh(index=index)
-            count = int(self.client.count(index=index)["count"])
-        load.settle(index, count)
-
-    def _failed(self, index: str, load: Load, error: BaseException) -> BaseException:
-        """Delete the unfinished version and return the error to raise; one that readers see already is left alone."""
-        left = ""
-        try:
-            if live_index(self.client, self.alias) == index:
-                left = f" The run was complete: readers of {self.alias} see {index}."
-            else:
+            served = index is not None and live_index(self.client, self.alias) == index
+            if isinstance(error, HopelessInputError) and index is not None and not served:
                 delete_version(self.client, index)
+            if isinstance(error, HopelessInputError | VerificationError):
+                folder.clear()  # the next attempt trusts nothing of this one
         except Exception as problem:  # the run's own error matters more than the clean-up's
-            _log.warning("the unfinished %s could not be deleted: %s", index, problem)
-            left = f" The unfinished index {index} could not be deleted: delete it when the server is back."
+            _log.warning("the unfinished %s is left as it is: %s", index, problem)
         if isinstance(error, KeyboardInterrupt):
-            return InterruptedRun(
-                f"interrupted after {load.counts.read} records; readers of {self.alias} see what they saw before",
-                f"run the same command again.{left}",
-            )
-        if isinstance(error, EsvectorError) and left:
-            return type(error)(error.message, error.remedy + left)
+            return self._interrupted(run, served=served)
+        if isinstance(error, EsvectorError) and index is not None and not isinstance(error, HopelessInputError):
+            left = "the same command again goes on where this one stopped"
+            return type(error)(error.message, f"{error.remedy}; {left}" if error.remedy else left)
         return error
 
+    def _interrupted(self, run: Run, *, served: bool) -> InterruptedRun:
+        if served and not run.updates_live:
+            return InterruptedRun(
+                f"interrupted at its very end. The run was complete: readers of {self.alias} see {run.index}", ""
+            )
+        return InterruptedRun(
+            f"interrupted after {run.read:,} records; readers of {self.alias} "
+            + ("see what was written until then" if run.updates_live else "see what they saw before"),
+            "run the same command again: it goes on where it stopped",
+        )
 
-def _let_end(pipeline: Pipeline) -> None:
-    """Wait for the stages that are finishing what they have in hand; they are daemons, so a stuck one is left."""
-    deadline = time.monotonic() + _GRACE
-    try:
-        while not pipeline.join(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
-            pass
-    except Exception as error:  # the error that stopped the run is raised already
-        _log.debug("a stage ended with %s", error)
+
+def _template(mapping: str | Path | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if mapping is None or isinstance(mapping, Mapping):
+        return dict(mapping) if mapping is not None else None
+    return load_template(mapping)
+
+
+def _rewind(documents: Iterable[Any]) -> bool:
+    """Let ``documents`` be read from the beginning again, where that can be."""
+    rewind = getattr(documents, "rewind", None)
+    return bool(rewind()) if rewind is not None else iter(documents) is not documents

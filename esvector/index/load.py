@@ -1,11 +1,12 @@
-"""One load: its windows, its stages, and the account of what became of every record."""
+"""One load: records to windows, through its stages, and the account of what became of every record."""
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,259 +16,326 @@ from numpy.typing import NDArray
 from esvector.encode.engine import DocumentEngine
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import Inputs
-from esvector.errors import IndexingError, VerificationError
-from esvector.index.bulk import BulkWriter, WriteResult
+from esvector.errors import HopelessInputError, SourceChangedError
+from esvector.index.bulk import BulkWriter
+from esvector.index.checkpoint import Checkpoint
+from esvector.index.content import PLACE_BITS, content_hash, stamped
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.documents import prepare
-from esvector.index.pipeline import Pipeline, Stopped
+from esvector.index.pipeline import Stopped
 from esvector.index.sources import as_records
-from esvector.types import BadRecord, DeadLetter, Document, IndexReport, Progress, Record
+from esvector.index.window import Counts, Ledger, Window
+from esvector.types import BadRecord, DeadLetter, Document, Progress, Record
 from esvector.vectors import ElementType, to_elements
 
-__all__ = ["Counts", "Load", "Window"]
+__all__ = ["Encoded", "Load", "RecordOptions"]
 
-BYTES_PER_DOCUMENT = 8192  # that a window may have on average
-# A run whose first records are all refused has a wrong mapping or a wrong option, not bad records.
 HOPELESS = 1000
+"""Refused records from which on a run may be hopeless."""
 REPEATED_IDS_SHOWN = 10
 
+Encoded = tuple[Window, NDArray[np.float32]]
 
-@dataclass(slots=True)
-class Window:
-    """Consecutive documents; ``versions`` are their places in the input, ``sources`` their fields as JSON.
 
-    ``most`` documents are taken at a time, fewer where they are large.
+@dataclass(frozen=True, slots=True)
+class RecordOptions:
+    """How records become documents.
+
+    Attributes:
+        text_fields: fields whose text is encoded.
+        id_field: field with a record's id; None for ``_id``, else ``id``, else one made from the content.
+        reserved: names that a record must not have.
+        given: field in which a record brings its own vector.
+        max_document_bytes: a larger document is refused.
+        element_type: how the vector field keeps a vector.
+        skip_empty: whether records without text are left out instead of refused.
+        keep: a rule for the records to take; None takes all.
+        most_refused: share of refused records at which the run is given up, of 1,000 or more.
     """
 
-    most: int
-    documents: list[Document] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    sources: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, document: Document, place: int, source: bytes) -> None:
-        """Append one document."""
-        self.documents.append(document)
-        self.versions.append(place)
-        self.sources.append(source)
-        self.size += len(source)
-
-    @property
-    def full(self) -> bool:
-        """Whether the window should go on its way."""
-        return len(self.documents) >= self.most or self.size >= self.most * BYTES_PER_DOCUMENT
-
-    def stored_fields(self) -> list[Mapping[str, Any]]:
-        """Fields of each document, to infer their types from."""
-        return [document.fields for document in self.documents]
-
-    def select(self, keep: NDArray[np.intp]) -> Window:
-        """Return the window of the documents at the positions ``keep`` (n,)."""
-        return Window(
-            self.most,
-            [self.documents[i] for i in keep],
-            [self.versions[i] for i in keep],
-            [self.sources[i] for i in keep],
-        )
-
-
-@dataclass(slots=True)
-class Counts:
-    """Running account of a load."""
-
-    read: int = 0
-    encoded: int = 0
-    created: int = 0
-    replaced: int = 0
-    uncertain: int = 0
-    superseded: int = 0
-    dead: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    indexed: int = 0
+    text_fields: tuple[str, ...]
+    id_field: str | None
+    reserved: frozenset[str]
+    given: str | None
+    max_document_bytes: int
+    element_type: ElementType
+    skip_empty: bool = False
+    keep: Callable[[Mapping[str, Any]], bool] | None = None
+    most_refused: float = 0.5
 
 
 class Load:
     """Turns ``records`` into windows, encodes and writes them, and counts. Every record is counted exactly once.
 
-    ``stopping`` ends it early, between two batches.
+    Args:
+        records: the input.
+        options: how a record becomes a document.
+        profile: of the encoder; it decides how title and text are joined.
+        letters: where refused records go.
+        generation: of this run, in the versions of its documents.
+        window_documents: documents of a window.
+        resume: where an earlier attempt of this run has come to.
+        on_advance: told of each window up to which everything is settled, with the account until there.
+
+    ``stopping`` ends it at once, between two batches; ``draining`` ends the reading, and what was read is finished.
     """
 
     def __init__(
         self,
         records: Iterable[Mapping[str, Any] | Record | BadRecord],
+        options: RecordOptions,
         profile: EncoderProfile,
         letters: DeadLetterFile,
         *,
-        text_fields: tuple[str, ...],
-        id_field: str | None,
-        reserved: frozenset[str],
-        max_document_bytes: int,
-        element_type: ElementType = "float",
-        given: str | None = None,
+        generation: int,
         window_documents: int = 1024,
+        resume: Checkpoint | None = None,
+        on_advance: Callable[[Window, Counts], None] = lambda _window, _counts: None,
     ) -> None:
         self.stopping = threading.Event()
-        self.counts = Counts()
+        self.draining = threading.Event()
+        self.window_documents = window_documents
+        self.ledger = Ledger(resume.counts if resume is not None else Counts(), on_advance)
+        self.read = 0
+        self.unreadable = 0  # records whose id nobody knows
+        self.repeated_ids: list[str] = []
+        self.uncertain = 0  # documents of this attempt that may be new or not: an answer was lost
         self._records = as_records(records)
+        self._options = options
         self._profile = profile
         self._letters = letters
-        self._text_fields = text_fields
-        self._id_field = id_field
-        self._reserved = reserved
-        self._max_document_bytes = max_document_bytes
-        self._element_type = element_type
-        self._given = given
-        self._window_documents = window_documents
-        self._repeated: list[str] = []
+        self._generation = generation
+        self._resume = resume
+        self._digest = hashlib.blake2b(digest_size=16)
+        self._number = 0
+        self._dead = self.ledger.counts.dead
+        self._written = self._encoded = self._tokens = 0
         self._first_reason = ""
         self._lock = threading.Lock()
         self._started = time.monotonic()
 
-    def windows(self) -> Iterator[Window]:
-        """Read the source. Raises IndexingError when none of the first records can be indexed."""
-        window = Window(self._window_documents)
-        for record in self._records:
-            self.counts.read += 1
+    @property
+    def created(self) -> int:
+        """Documents of this attempt that were new to the index, for certain."""
+        return self.ledger.counts.created - (self._resume.counts.created if self._resume is not None else 0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the load was made."""
+        return time.monotonic() - self._started
+
+    def windows(self, on_skipped: Callable[[list[str]], object] | None = None) -> Iterator[Window]:
+        """Read the source, after what an earlier attempt has settled; ``on_skipped`` is told the ids in that.
+
+        Raises HopelessInputError when too many records cannot be indexed, SourceChangedError when the input is not the
+        one that the earlier attempt read.
+        """
+        if self._resume is not None:
+            self._skip(self._resume, on_skipped)
+        window = self._window()
+        for record in self._next_records():
             self._take(record, window)
             if window.full:
-                yield window
-                window = Window(self._window_documents)
-            elif self.counts.read == self.counts.dead == HOPELESS:
-                raise self.nothing_to_index()
-        if window.documents:
-            yield window
+                yield self._close(window)
+                window = self._window()
+        if window.counts.read or not self.read:
+            yield self._close(window)
 
-    def tokenize(self, windows: Iterator[Window], engine: DocumentEngine) -> Iterator[tuple[Window, Inputs]]:
-        """Tokenize each window, ahead of the device."""
+    def tokenize(self, windows: Iterator[Window], engine: DocumentEngine) -> Iterator[tuple[Window, Inputs | None]]:
+        """Tokenize each window, ahead of the device, but for documents whose vector is there."""
         for window in windows:
-            yield window, engine.tokenize(window.documents)
+            fresh = self._to_encode(window)
+            yield window, engine.tokenize([window.documents[row] for row in fresh]) if fresh else None
 
-    def encode(
-        self, windows: Iterator[tuple[Window, Inputs]], engine: DocumentEngine
-    ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    def encode(self, windows: Iterator[tuple[Window, Inputs | None]], engine: DocumentEngine) -> Iterator[Encoded]:
         """Encode each window; documents that get no vector become dead letters."""
+        dims = self._profile.dims or 0
         for window, inputs in windows:
-            encoded = engine.encode(inputs, self._count_encoded)
-            for position, reason in sorted(encoded.refused.items()):
-                self._bury(window.documents[position], reason)
-            with self._lock:
-                self.counts.truncated += encoded.truncated
-            if encoded.refused:
-                keep = np.array([n for n in range(len(window.documents)) if n not in encoded.refused], np.intp)
-                yield window.select(keep), encoded.vectors[keep]
-            else:
-                yield window, encoded.vectors
+            vectors = np.empty((len(window.documents), dims), np.float32)
+            fresh = self._to_encode(window)
+            refused: dict[int, str] = {}
+            if inputs is not None:
+                encoded = engine.encode(inputs, self._count_encoded)
+                vectors[fresh] = encoded.vectors
+                refused = {fresh[row]: reason for row, reason in encoded.refused.items()}
+                window.counts.encoded += len(fresh) - len(refused)
+                window.counts.truncated += encoded.truncated
+                window.counts.tokens += int(np.sum(inputs.lengths))
+            if len(fresh) < len(window.documents):
+                for row in sorted(set(range(len(window.documents))) - set(fresh)):
+                    vectors[row] = window.documents[row].vector
+            for row, reason in sorted(refused.items()):
+                self._bury(window, row, reason)
+            kept = [row for row in range(len(window.documents)) if row not in refused]
+            window.keep(kept)
+            yield window, vectors[kept] if refused else vectors
 
-    def write(self, encoded: Iterator[tuple[Window, NDArray[np.float32]]], writer: BulkWriter) -> Iterator[None]:
-        """Write each window and account for each of its documents. Raises IndexingError when all are refused."""
+    def write(self, encoded: Iterator[Encoded], writer: BulkWriter) -> Iterator[None]:
+        """Write each window and account for each of its documents."""
         for window, vectors in encoded:
-            ids = [document.id for document in window.documents]
-            elements = to_elements(vectors, self._element_type)
-            result = writer.write(ids, window.versions, window.sources, elements)
-            for position, reason in result.refused:
-                self._bury(window.documents[position], reason)
-            self._count_written(result)
-            if len(result.refused) == len(ids) > 1 and not self.counts.indexed:
-                raise self.nothing_to_index()
+            if window.documents:
+                self._write(window, vectors, writer)
+            self.ledger.settle(window)
             yield None
 
-    def settle(self, index: str, count: int) -> None:
-        """Compare with ``count``, what the server holds, and fix what lost answers left open.
+    def settle(self, window: Window) -> None:
+        """Take the account of a window that has nothing to write."""
+        self.ledger.settle(window)
 
-        Raises VerificationError when documents are missing or too many, IndexingError when there are none.
-        """
-        counts = self.counts
-        if not counts.created <= count <= counts.created + counts.uncertain:
-            raise VerificationError(
-                f"{index} holds {count} documents, but the server acknowledged {counts.created}"
-                + (f" to {counts.created + counts.uncertain}" if counts.uncertain else ""),
-                "see the server's log, then run the same command again",
+    def hopeless(self) -> HopelessInputError:
+        """Return the error of a load that cannot become what its user wants."""
+        counts = self.ledger.counts
+        if not self.read:
+            return HopelessInputError("the source has no records", "check the file; readers see what they saw before")
+        if counts.filtered == self.read:
+            return HopelessInputError(
+                f"all of the {self.read} records are filtered out", "check the rule, or --skip-empty with --text"
             )
-        if count == 0:
-            raise self.nothing_to_index()
-        counts.superseded += counts.created + counts.replaced + counts.uncertain - count
-        counts.indexed = count
-
-    def nothing_to_index(self) -> IndexingError:
-        """Return the error of a load in which no record could be indexed."""
-        if not self.counts.read:
-            return IndexingError("the source has no records", "check the file; readers see what they saw before")
         where = f"; they are in {self._letters.path}" if self._letters.path else ""
-        return IndexingError(
-            f"none of the first {self.counts.dead} records could be indexed. The first one: {self._first_reason}",
+        share = "none" if self._dead == self.read else f"only {self.read - self._dead}"
+        return HopelessInputError(
+            f"{share} of the first {self.read} records could be indexed. The first refused one: {self._first_reason}",
             f"mend the source or the options and run again{where}",
         )
 
     def progress(self, phase: str) -> Progress:
         """Return a snapshot of the counts."""
-        c = self.counts
-        seconds = time.monotonic() - self._started
-        return Progress(phase, c.read, c.encoded, c.indexed, c.dead, c.tokens, seconds)
-
-    def report(self, alias: str, index: str, previous: str | None, pipeline: Pipeline) -> IndexReport:
-        """Return the report of a settled load."""
-        c = self.counts
-        return IndexReport(
-            alias=alias,
-            index=index,
-            previous=previous,
-            read=c.read,
-            indexed=c.indexed,
-            superseded=c.superseded,
-            dead=c.dead,
-            truncated=c.truncated,
-            tokens=c.tokens,
-            seconds=time.monotonic() - self._started,
-            stages=pipeline.times(),
-            dead_letters=str(self._letters.path) if self._letters.path else None,
-            repeated_ids=tuple(self._repeated),
-            reasons=self._letters.reasons,
+        done = self._resume.counts if self._resume is not None else Counts()
+        return Progress(
+            phase,
+            self.read,
+            done.encoded + self._encoded,
+            done.indexed + self._written,
+            self._dead,
+            done.tokens + self._tokens,
+            self.seconds,
         )
 
-    def _take(self, record: Record | BadRecord, window: Window) -> None:
+    def _next_records(self) -> Iterator[Record | BadRecord]:
+        for record in self._records:
+            if self.draining.is_set():
+                return
+            self.read += 1
+            yield record
+
+    def _skip(self, done: Checkpoint, on_skipped: Callable[[list[str]], object] | None) -> None:
+        """Read over what is settled, and see that it is what was read then."""
+        window = self._window()
+        for record in self._next_records():
+            self._take(record, window, skip=True)
+            if on_skipped is not None and (window.full or self.read == done.place):
+                on_skipped([document.id for document in window.documents])
+            if self.read == done.place:
+                break
+            if window.full:
+                window = self._window()
+        self._number = 0
+        if self.draining.is_set():
+            raise Stopped
+        if self.read != done.place or self._digest.hexdigest() != done.digest:
+            raise SourceChangedError(
+                f"the input is not the one that the interrupted run read: it differs within the first {done.place} "
+                "records",
+                "run the same command again: each document will then be compared with what is in the index",
+            )
+
+    def _window(self) -> Window:
+        window = Window(self._number, self.window_documents)
+        self._number += 1
+        return window
+
+    def _close(self, window: Window) -> Window:
+        window.place = self.read
+        window.digest = self._digest.hexdigest()
+        return window
+
+    def _take(self, record: Record | BadRecord, window: Window, *, skip: bool = False) -> None:
+        """Put a record into ``window`` or, if it cannot be indexed, into the dead letters; ``skip`` writes none."""
+        window.counts.read += 1
+        options = self._options
+        if options.keep is not None and isinstance(record, Record) and not options.keep(record.fields):
+            self._filter(window, b"by rule")
+            return
         document = prepare(
             record,
-            text_fields=self._text_fields,
-            id_field=self._id_field,
-            reserved=self._reserved,
+            text_fields=options.text_fields,
+            id_field=options.id_field,
+            reserved=options.reserved,
             separator=self._profile.separator or " ",
             title_apart=self._profile.takes_title,
-            given=self._given,
+            given=options.given,
+            empty_allowed=options.skip_empty,
         )
         if isinstance(document, DeadLetter):
-            self._letter(document)
+            self.unreadable += document.id is None
+            self._refuse(window, document, skip=skip)
+            return
+        if not document.text and document.vector is None:
+            self._filter(window, b"empty")
             return
         source = orjson.dumps(document.fields)
-        if len(source) > self._max_document_bytes:
-            limit = self._max_document_bytes
-            self._bury(document, f"the document is too large: {len(source)} bytes, and the limit is {limit}")
+        if len(source) > options.max_document_bytes:
+            reason = f"the document is too large: {len(source)} bytes, and the limit is {options.max_document_bytes}"
+            self._refuse(window, _letter(document, reason), skip=skip)
             return
-        window.add(document, self.counts.read, source)
+        content = content_hash(document, source)
+        self._digest.update(f"{document.id}\0{content}".encode())
+        window.add(document, self.read, stamped(source, content), content)
 
-    def _bury(self, document: Document, reason: str) -> None:
-        self._letter(DeadLetter(document.id, document.place, reason, document.fields))
+    def _filter(self, window: Window, why: bytes) -> None:
+        window.counts.filtered += 1
+        self._digest.update(b"\0filtered " + why)
 
-    def _letter(self, letter: DeadLetter) -> None:
-        self._letters.write(letter)
+    def _refuse(self, window: Window, letter: DeadLetter, *, skip: bool) -> None:
+        self._digest.update(f"\0refused {letter.id} {letter.reason}".encode("utf-8", "surrogatepass"))
+        if not skip:
+            self._letter(window, letter, self.read)
+
+    def _to_encode(self, window: Window) -> list[int]:
+        if self._options.given is not None:  # the engine takes the documents' own vectors, and checks each
+            return list(range(len(window.documents)))
+        return [row for row, document in enumerate(window.documents) if document.vector is None]
+
+    def _write(self, window: Window, vectors: NDArray[np.float32], writer: BulkWriter) -> None:
+        versions = [self._generation << PLACE_BITS | place for place in window.places]
+        ids = [document.id for document in window.documents]
+        result = writer.write(ids, versions, window.sources, to_elements(vectors, self._options.element_type))
+        refused = dict(result.refused)
+        for row, reason in sorted(refused.items()):
+            self._bury(window, row, reason)
+        # Of the records of one id, the first that is met stands for the document, and the others for themselves.
+        repeats = sum(flag for row, flag in enumerate(window.repeated) if row not in refused)
+        window.counts.created += result.created
+        window.counts.superseded += repeats
+        window.counts.indexed += len(ids) - len(refused) - repeats
         with self._lock:
-            self.counts.dead += 1
+            self.uncertain += result.uncertain
+            self._written += len(ids) - len(refused)
+            room = REPEATED_IDS_SHOWN - len(self.repeated_ids)
+            named = [*result.repeated_ids, *(id_ for id_, flag in zip(ids, window.repeated, strict=True) if flag)]
+            self.repeated_ids += list(dict.fromkeys(named))[: max(0, room)]
+        if len(refused) == len(ids) > 1 and not self._written:
+            raise self.hopeless()
+
+    def _bury(self, window: Window, row: int, reason: str) -> None:
+        self._letter(window, _letter(window.documents[row], reason), window.places[row])
+
+    def _letter(self, window: Window, letter: DeadLetter, place: int) -> None:
+        self._letters.write(letter, place)
+        window.counts.dead += 1
+        with self._lock:
+            self._dead += 1
             self._first_reason = self._first_reason or f"{letter.place}: {letter.reason}"
+        if self._dead >= HOPELESS and self._dead > self._options.most_refused * self.read:
+            raise self.hopeless()
 
     def _count_encoded(self, documents: int, tokens: int) -> None:
         if self.stopping.is_set():  # a window can take minutes on a CPU
             raise Stopped
         with self._lock:
-            self.counts.encoded += documents
-            self.counts.tokens += tokens
+            self._encoded += documents
+            self._tokens += tokens
 
-    def _count_written(self, result: WriteResult) -> None:
-        with self._lock:
-            counts = self.counts
-            counts.created += result.created
-            counts.replaced += result.replaced
-            counts.uncertain += result.uncertain
-            counts.superseded += result.superseded
-            counts.indexed += result.created + result.replaced + result.uncertain
-            room = REPEATED_IDS_SHOWN - len(self._repeated)
-            self._repeated += result.repeated_ids[: max(0, room)]
+
+def _letter(document: Document, reason: str) -> DeadLetter:
+    return DeadLetter(document.id, document.place, reason, document.fields)

@@ -54,13 +54,28 @@ class Documents(Iterator[Record | BadRecord]):
     """The records of several inputs, one after the other, and how far the reading has come."""
 
     def __init__(self, inputs: list[_Input], stdin: BinaryIO | None, max_record_bytes: int) -> None:
-        self._records = (record for found in inputs for record in _read(found, stdin, max_record_bytes, self._count))
+        self._inputs = inputs
+        self._stdin = stdin
+        self._max_record_bytes = max_record_bytes
+        self._records = self._read()
         paths = [found.path for found in inputs]
         self._total = sum(path.stat().st_size for path in paths if path) if all(paths) else 0
         self._done = 0.0
 
     def __next__(self) -> Record | BadRecord:
         return next(self._records)
+
+    def rewind(self) -> bool:
+        """Begin anew with the first record; False, and nothing changed, where standard input is among the inputs."""
+        if any(found.path is None for found in self._inputs):
+            return False
+        self._records = self._read()
+        self._done = 0.0
+        return True
+
+    def _read(self) -> Iterator[Record | BadRecord]:
+        for found in self._inputs:
+            yield from _read(found, self._stdin, self._max_record_bytes, self._count)
 
     def share_read(self) -> float | None:
         """Share of the files that is read, 0 to 1 (up to a buffer of 1 MiB ahead); None where no size is known."""

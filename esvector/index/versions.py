@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Version",
+    "begin_loading",
     "create_version",
     "delete_version",
+    "end_loading",
     "list_versions",
     "live_index",
     "loading_alias",
@@ -38,6 +40,18 @@ class Version:
 def loading_alias(index: str) -> str:
     """Return the alias that a load writes through: gone with its index, so a write can never create one by itself."""
     return f"{index}-loading"
+
+
+def begin_loading(client: Elasticsearch, index: str) -> None:
+    """Let ``index`` be written to through its loading alias."""
+    with explain_errors(client):
+        client.indices.put_alias(index=index, name=loading_alias(index))
+
+
+def end_loading(client: Elasticsearch, index: str) -> None:
+    """Take the loading alias away again; one that is gone already is fine."""
+    with explain_errors(client):
+        client.options(ignore_status=404).indices.delete_alias(index=index, name=loading_alias(index))
 
 
 def check_alias(alias: str) -> None:

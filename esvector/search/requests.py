@@ -8,6 +8,7 @@ from typing import Any
 
 from esvector.encode.profile import Similarity
 from esvector.errors import ConfigError, PartialResultsError
+from esvector.passport import HASH_FIELD
 from esvector.types import Hit
 
 __all__ = ["MAX_K", "knn_body", "read_hits", "stored_vector_body", "to_similarity"]
@@ -38,7 +39,7 @@ def knn_body(
         # The knn filter is applied before the search (9.5.3): k hits come back where k documents match.
         knn["filter"] = [dict(f) for f in filters]
     # Without a size of its own a search answers ten hits, whatever k is (9.5.3).
-    return {"knn": knn, "size": k, "_source": {"excludes": [vector_field]}}
+    return {"knn": knn, "size": k, "_source": {"excludes": [vector_field, HASH_FIELD]}}
 
 
 def stored_vector_body(vector_field: str, document_id: str) -> dict[str, Any]:

@@ -73,7 +73,10 @@ def test_a_swap_whose_answer_is_lost_is_a_swap(
     indexer = Indexer(es, alias, encoder=HashEncoder(16), mapping=FLAT, dead_letters=tmp_path / "dead.jsonl")
     indexer.run([{"id": "old", "text": "old"}])
     monkeypatch.setattr(IndicesClient, "update_aliases", apply_then_lose)
-    report = indexer.run([{"id": "new", "text": "new"}])
+    again = Indexer(
+        es, alias, encoder=HashEncoder(16), mapping=FLAT, dead_letters=tmp_path / "dead.jsonl", rebuild=True
+    )
+    report = again.run([{"id": "new", "text": "new"}])
     assert live_index(es, alias) == report.index == f"{alias}-000002"
     assert es.count(index=alias)["count"] == 1
 
@@ -132,7 +135,7 @@ def test_a_server_that_takes_nothing_ends_the_run_after_a_while(es: Elasticsearc
     )
     with pytest.raises(IndexingError, match=r"took no writes for 0\.5 s: .*flood-stage"):
         indexer.run(source())
-    assert list_versions(es, alias) == []
+    assert live_index(es, alias) is None
 
 
 def test_one_malformed_operation_costs_only_itself(es: Elasticsearch, alias: str) -> None:

@@ -284,7 +284,7 @@ def test_vectors_of_another_making_are_refused_before_anything_is_created(
         given = encoder.encode_query(TEXTS)
     else:
         given = np.roll(vectors, 1, axis=0)
-    monkeypatch.setattr("esvector.index.indexer.create_version", lambda *_: pytest.fail("an index was created"))
+    monkeypatch.setattr("esvector.index.run.create_version", lambda *_: pytest.fail("an index was created"))
     with pytest.raises(EncoderMismatchError) as error:
         index(bringing(given.tolist()))
     assert f"the documents' vectors are not those of {encoder.profile.model}: of 16 compared" in error.value.message

@@ -1,0 +1,192 @@
+"""What the index holds of a document: the hash that tells whether it changed, and how to ask for many at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from esvector.errors import IndexingError
+from esvector.index.patience import Patience
+from esvector.index.seen import SeenIds
+from esvector.index.window import Window
+from esvector.passport import HASH_FIELD
+from esvector.types import Document
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+__all__ = ["PLACE_BITS", "Comparison", "content_hash", "encoded_part", "stamped", "stored_ids"]
+
+PLACE_BITS = 40
+"""A document's external version is ``generation << PLACE_BITS | place``: any later run beats an earlier one, and within
+a run the last record of an id stays."""
+
+_PART = 16  # hex digits of each of the two hashes
+_SCAN = 5_000  # ids of a page
+_SCAN_ALIVE = "5m"
+_ANSWER = ["hits.hits._id", "hits.hits._version", "hits.hits.fields", "timed_out", "_shards.failed"]
+
+
+def content_hash(document: Document, source: bytes) -> str:
+    """Return 32 hex digits: of what is encoded of ``document``, and of ``source``, all that is stored of it."""
+    encoded = hashlib.blake2b(digest_size=_PART // 2)
+    if document.vector is not None:
+        encoded.update(document.vector.tobytes())
+    if document.title:
+        encoded.update(document.title.encode() + b"\0")
+    encoded.update(document.text.encode())
+    return encoded.hexdigest() + hashlib.blake2b(source, digest_size=_PART // 2).hexdigest()
+
+
+def stamped(source: bytes, content: str) -> bytes:
+    """Return the JSON object ``source`` with its hash as one more field."""
+    return b'%s%s"%s":"%s"}' % (source[:-1], b"," if len(source) > 2 else b"", HASH_FIELD.encode(), content.encode())
+
+
+def encoded_part(content: str) -> str:
+    """Return the half of a hash that is of what is encoded."""
+    return content[:_PART]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    version: int
+    content: str
+
+
+class Comparison:
+    """Looks up what the index holds of the documents of a window, so that what is there is not encoded again.
+
+    Args:
+        client: the Elasticsearch client.
+        index: where to look; it was refreshed when the run began, and holds what was there then.
+        generation: of this run.
+        seen: ids met in this run. None when the run goes on with its own earlier work only: then just what it wrote
+            itself counts as there, and nothing from before.
+        vector_field: where vectors are fetched from, for documents of which only other fields changed; None to encode
+            these again.
+        patience: for a server in trouble.
+    """
+
+    def __init__(
+        self,
+        client: Elasticsearch,
+        index: str,
+        generation: int,
+        seen: SeenIds | None,
+        vector_field: str | None,
+        patience: Patience,
+    ) -> None:
+        self._client = client
+        self._index = index
+        self._generation = generation
+        self._seen = seen
+        self._vector_field = vector_field
+        self._patience = patience
+
+    def note(self, ids: Sequence[str]) -> list[bool]:
+        """Take note of ids of this run; whether each was there before."""
+        return self._seen.add(ids) if self._seen is not None else [False] * len(ids)
+
+    def __call__(self, window: Window) -> None:
+        """Count and drop what needs no work; documents whose vector can be kept get it."""
+        ids = [document.id for document in window.documents]
+        if not ids:
+            return
+        window.repeated = self.note(ids)
+        stored = self._look_up(ids)
+        rows: list[int] = []
+        keep_vector: list[int] = []
+        for row, id_ in enumerate(ids):
+            found = stored.get(id_)
+            content = window.hashes[row]
+            if found is None:
+                rows.append(row)
+            elif found.version == self._generation << PLACE_BITS | window.places[row] and found.content == content:
+                self._count_own(window, row)
+            elif self._seen is None or window.repeated[row] or encoded_part(found.content) != encoded_part(content):
+                rows.append(row)
+            elif found.content == content:
+                window.counts.unchanged += 1
+            else:
+                rows.append(row)
+                keep_vector.append(row)
+        if keep_vector and self._vector_field is not None:
+            self._give_vectors(window, keep_vector)
+        window.keep(rows)
+
+    def _count_own(self, window: Window, row: int) -> None:
+        """Count what an earlier attempt of this run has written."""
+        if window.repeated[row]:
+            window.counts.superseded += 1
+        else:
+            window.counts.indexed += 1
+
+    def _look_up(self, ids: Sequence[str]) -> dict[str, _Stored]:
+        hits = self._hits(ids, source=False, docvalue_fields=[HASH_FIELD], version=True, filter_path=_ANSWER)
+        return {
+            hit["_id"]: _Stored(hit["_version"], (hit.get("fields", {}).get(HASH_FIELD) or [""])[0]) for hit in hits
+        }
+
+    def _give_vectors(self, window: Window, rows: list[int]) -> None:
+        """Fetch the vectors that are in the index, instead of making them again."""
+        field = self._vector_field
+        wanted = {window.documents[row].id: row for row in rows}
+        for hit in self._hits(list(wanted), source=[field]):
+            vector = hit.get("_source", {}).get(field)
+            if vector is not None:
+                row = wanted[hit["_id"]]
+                kept: NDArray[np.float32] = np.asarray(vector, np.float32)
+                window.documents[row] = replace(window.documents[row], vector=kept)
+
+    def _hits(self, ids: Sequence[str], **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+        answer = self._patience(
+            lambda: self._client.search(
+                index=self._index,
+                query={"ids": {"values": list(ids)}},
+                size=len(ids),
+                sort=["_doc"],
+                track_total_hits=False,
+                allow_partial_search_results=False,
+                **wanted,
+            )
+        )
+        if answer.get("timed_out") or answer.get("_shards", {}).get("failed"):
+            raise IndexingError(f"{self._index} could not be read completely", "run the same command again")
+        return list(answer.get("hits", {}).get("hits", []))
+
+
+def stored_ids(client: Elasticsearch, index: str, patience: Patience) -> Iterator[list[str]]:
+    """Yield the ids of all documents that a refresh has made visible, in pages, as of one moment."""
+    pit = patience(lambda: client.open_point_in_time(index=index, keep_alive=_SCAN_ALIVE))["id"]
+    after: list[Any] | None = None
+    try:
+        while True:
+            page = _page(client, pit, after, patience)
+            if not page:
+                return
+            yield [hit["_id"] for hit in page]
+            after = page[-1]["sort"]
+    finally:
+        client.options(ignore_status=404).close_point_in_time(id=pit)
+
+
+def _page(client: Elasticsearch, pit: str, after: list[Any] | None, patience: Patience) -> list[dict[str, Any]]:
+    more: dict[str, Any] = {} if after is None else {"search_after": after}
+    answer = patience(
+        lambda: client.search(
+            pit={"id": pit, "keep_alive": _SCAN_ALIVE},
+            size=_SCAN,
+            sort=["_shard_doc"],
+            source=False,
+            track_total_hits=False,
+            allow_partial_search_results=False,
+            **more,
+        )
+    )
+    return list(answer["hits"]["hits"])

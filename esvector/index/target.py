@@ -1,0 +1,142 @@
+"""Which index a run writes to: the live one, an unfinished one of the same making, or a new version."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from esvector.client import explain_errors
+from esvector.errors import ConfigError
+from esvector.passport import Passport
+from esvector.vectors import ElementType
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+__all__ = ["LOAD_KEY", "Making", "Target", "choose_target", "find_targets", "raise_generation", "update_meta"]
+
+LOAD_KEY = "esvector_load"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The options that decide, beside the encoder, what the documents of an index look like.
+
+    Attributes:
+        text_fields: fields whose text is encoded.
+        vector_field: field that holds the vector.
+        element_type: how the field keeps a vector.
+        id_field: field with a record's id; None for ``_id``, else ``id``, else one made from the content.
+        given: field in which a record brings its own vector.
+        template: the mapping that the index was made from.
+        field_types: Elasticsearch types by field name, over everything else.
+    """
+
+    text_fields: tuple[str, ...]
+    vector_field: str
+    element_type: ElementType
+    id_field: str | None = None
+    given: str | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
+    field_types: Mapping[str, str] = field(default_factory=dict)
+
+    def to_meta(self, generation: int) -> dict[str, Any]:
+        """As part of the ``_meta`` object of a mapping: what the passport does not say, and ``generation``."""
+        own = {name: getattr(self, name) for name in _OWN}
+        return {LOAD_KEY: {"generation": generation, **own}}
+
+
+_OWN = ("id_field", "given", "template", "field_types")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An index that a run can write to.
+
+    Attributes:
+        index: its name.
+        uuid: its id: another index of this name has another.
+        live: whether readers see it.
+        passport: what made its vectors.
+        making: the options that decide the rest.
+        generation: of the last run that wrote to it; the versions of its documents begin with it.
+    """
+
+    index: str
+    uuid: str
+    live: bool
+    passport: Passport
+    making: Making
+    generation: int
+
+
+def find_targets(client: Elasticsearch, alias: str) -> list[Target]:
+    """Return the versions of ``alias`` that a run can go on with, the newest first.
+
+    One whose passport cannot be read, or that an older esvector made, is left out: it can only be replaced.
+    """
+    with explain_errors(client):
+        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings,settings", expand_wildcards="open")
+    name = re.compile(re.escape(alias) + r"-\d{6,}")
+    versions = sorted((index for index in found if name.fullmatch(index)), reverse=True)
+    targets = (_target(index, alias, found[index]) for index in versions)
+    return [target for target in targets if target is not None]
+
+
+def choose_target(
+    targets: Sequence[Target], making: Making, same_encoder: Callable[[Passport], bool], *, rebuild: bool
+) -> Target | None:
+    """Return the unfinished version to go on with, else the live one to update; None when a new one has to be built.
+
+    Only one that was made by the same encoder and options will do, and with ``rebuild`` not the live one.
+    """
+    live = next((target for target in targets if target.live), None)
+    for target in targets:
+        if target is live:
+            break
+        if target.passport.state == "building" and target.making == making and same_encoder(target.passport):
+            return target
+    if live is None or rebuild:
+        return None
+    if live.making == making and same_encoder(live.passport):
+        return live
+    _log.info("%s was made by another encoder or with other options: a new version is built", live.index)
+    return None
+
+
+def raise_generation(client: Elasticsearch, target: Target) -> Target:
+    """Begin a new run on ``target``: every document that it writes beats those of the runs before."""
+    generation = target.generation + 1
+    update_meta(client, target.index, target.making.to_meta(generation))
+    return replace(target, generation=generation)
+
+
+def update_meta(client: Elasticsearch, index: str, changes: Mapping[str, Any]) -> None:
+    """Change parts of an index's ``_meta``, which the server replaces as a whole."""
+    with explain_errors(client):
+        mappings = client.indices.get_mapping(index=index)[index]["mappings"]
+        client.indices.put_mapping(index=index, body={"_meta": {**mappings.get("_meta", {}), **changes}})
+
+
+def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
+    meta = facts["mappings"].get("_meta") or {}
+    try:
+        passport = Passport.from_meta(meta)
+    except ConfigError as error:
+        _log.warning("%s cannot be changed, only replaced: %s", index, error.message)
+        return None
+    load = meta.get(LOAD_KEY)
+    if passport is None or load is None:
+        return None
+    making = Making(
+        text_fields=passport.text_fields,
+        vector_field=passport.vector_field,
+        element_type=passport.element_type,
+        **{name: load[name] for name in _OWN},
+    )
+    uuid = facts["settings"]["index"]["uuid"]
+    return Target(index, uuid, alias in facts["aliases"], passport, making, int(load["generation"]))
