@@ -17,7 +17,7 @@ from elasticsearch._sync.client.indices import IndicesClient
 from esvector import Indexer
 from esvector.errors import IndexingError, InterruptedRun
 from esvector.index.bulk import BulkWriter, RetryPolicy
-from esvector.index.versions import list_versions, live_index
+from esvector.index.versions import live_index
 from esvector.types import Progress
 from tests.support.encoders import HashEncoder
 
