@@ -15,10 +15,16 @@ __all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Progres
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input record as it was read. ``place`` is where, for messages: ``papers.jsonl:17``, ``record 17``."""
+    """One input record as it was read. ``place`` is where, for messages: ``papers.jsonl:17``, ``record 17``.
+
+    A document that comes out of an index brings its ``id``, and may bring its ``vector``: (dims,) float32. Of others,
+    the id is in the fields.
+    """
 
     fields: Mapping[str, Any]
     place: str
+    id: str | None = None
+    vector: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

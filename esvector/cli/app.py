@@ -35,6 +35,7 @@ _COMMANDS = {
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
+    "retry": "esvector.cli.retry:retry",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",
     "status": "esvector.cli.status:status",

@@ -20,7 +20,7 @@ from esvector.types import Document
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["PLACE_BITS", "Comparison", "content_hash", "encoded_part", "stamped", "stored_ids"]
+__all__ = ["PLACE_BITS", "Comparison", "content_hash", "encoded_part", "stamped", "stored_ids", "stored_pages"]
 
 PLACE_BITS = 40
 """A document's external version is ``generation << PLACE_BITS | place``: any later run beats an earlier one, and within
@@ -32,10 +32,13 @@ _SCAN_ALIVE = "5m"
 _ANSWER = ["hits.hits._id", "hits.hits._version", "hits.hits.fields", "timed_out", "_shards.failed"]
 
 
-def content_hash(document: Document, source: bytes) -> str:
-    """Return 32 hex digits: of what is encoded of ``document``, and of ``source``, all that is stored of it."""
+def content_hash(document: Document, source: bytes, *, given: bool) -> str:
+    """Return 32 hex digits: of what is encoded of ``document``, and of ``source``, all that is stored of it.
+
+    ``given`` says that the vector that it brings takes the place of encoding.
+    """
     encoded = hashlib.blake2b(digest_size=_PART // 2)
-    if document.vector is not None:
+    if given and document.vector is not None:
         encoded.update(document.vector.tobytes())
     if document.title:
         encoded.update(document.title.encode() + b"\0")
@@ -163,30 +166,36 @@ class Comparison:
 
 def stored_ids(client: Elasticsearch, index: str, patience: Patience) -> Iterator[list[str]]:
     """Yield the ids of all documents that a refresh has made visible, in pages, as of one moment."""
+    for page in stored_pages(client, index, patience, _SCAN, source=False):
+        yield [hit["_id"] for hit in page]
+
+
+def stored_pages(
+    client: Elasticsearch,
+    index: str,
+    patience: Patience,
+    size: int,
+    **wanted: Any,  # noqa: ANN401
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the hits of all documents, ``size`` at a time, as of one moment; ``wanted`` says what is read of each."""
     pit = patience(lambda: client.open_point_in_time(index=index, keep_alive=_SCAN_ALIVE))["id"]
-    after: list[Any] | None = None
+    after: dict[str, Any] = {}
     try:
-        while True:
-            page = _page(client, pit, after, patience)
-            if not page:
-                return
-            yield [hit["_id"] for hit in page]
-            after = page[-1]["sort"]
+        while page := _page(client, pit, patience, size=size, **wanted, **after):
+            yield page
+            after = {"search_after": page[-1]["sort"]}
     finally:
         client.options(ignore_status=404).close_point_in_time(id=pit)
 
 
-def _page(client: Elasticsearch, pit: str, after: list[Any] | None, patience: Patience) -> list[dict[str, Any]]:
-    more: dict[str, Any] = {} if after is None else {"search_after": after}
+def _page(client: Elasticsearch, pit: str, patience: Patience, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
     answer = patience(
         lambda: client.search(
             pit={"id": pit, "keep_alive": _SCAN_ALIVE},
-            size=_SCAN,
             sort=["_shard_doc"],
-            source=False,
             track_total_hits=False,
             allow_partial_search_results=False,
-            **more,
+            **wanted,
         )
     )
     return list(answer["hits"]["hits"])

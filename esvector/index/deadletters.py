@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from esvector.errors import IndexingError
-from esvector.types import DeadLetter
+from esvector.errors import IndexingError, SourceError
+from esvector.types import BadRecord, DeadLetter, Record
 
-__all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "reason_kind"]
+__all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "DeadLetters", "reason_kind"]
 
 MAX_RECORD_BYTES = 1_000_000
 """A longer record is cut in the file; the whole of it is where ``place`` says."""
@@ -127,6 +127,42 @@ class DeadLetterFile:
                 continue
             self._path = path
             return self._file
+
+
+class DeadLetters:
+    """The records of a dead-letter file, to be indexed again, once what they were refused for is mended.
+
+    A record that was cut in the file, or could not be read in the first place and still cannot, is a BadRecord. Raises
+    SourceError for a file that is not there or holds something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise SourceError(f"{path} is no file", "Name a file of dead letters that an earlier run has written.")
+
+    def __iter__(self) -> Iterator[Record | BadRecord]:
+        with self.path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                yield _record(line, f"{self.path}:{number}")
+
+
+def _record(line: bytes, place: str) -> Record | BadRecord:
+    try:
+        letter = orjson.loads(line)
+        record, note = letter["record"], letter.get("note")
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{place} is no dead letter", "Name a file that an earlier run has written.") from error
+    if note is not None:
+        return BadRecord(f"{note}: take the whole one from {letter.get('place')}", place, str(record))
+    if isinstance(record, str):
+        try:
+            record = orjson.loads(record)
+        except ValueError:
+            return BadRecord(str(letter.get("reason", "not readable")), place, str(record))
+    if not isinstance(record, dict):
+        return BadRecord("not a JSON object", place, str(record))
+    return Record(record, place)
 
 
 def _write_all(file: FileIO, line: bytes) -> None:

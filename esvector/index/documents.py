@@ -90,17 +90,19 @@ def prepare(
         return DeadLetter(None, record.place, record.reason, record.raw)
     try:
         fields = _plain_fields(record.fields)
-        given_id = fields.pop("_id", None)
+        given_id = fields.pop("_id", None) if record.id is None else None
         if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
             fields = _flatten(fields, metadata)
         _check_names(fields, reserved)
-        vector = None if given is None else _vector(fields, given)
+        vector = record.vector if given is None else _vector(fields, given)
         title, text = _title_and_text(fields, text_fields, separator if not title_apart else None)
         if not text and vector is None and not empty_allowed:
             raise _no_text(fields, text_fields)
-        return Document(_document_id(fields, given_id, id_field), text, fields, record.place, title, vector)
+        id_ = record.id if record.id is not None else _document_id(fields, given_id, id_field)
+        return Document(id_, text, fields, record.place, title, vector)
     except _Refused as refused:
-        return DeadLetter(_known_id(record.fields, id_field), record.place, str(refused), record.fields)
+        id_known = record.id if record.id is not None else _known_id(record.fields, id_field)
+        return DeadLetter(id_known, record.place, str(refused), record.fields)
 
 
 def _plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

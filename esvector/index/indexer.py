@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,8 +28,8 @@ from esvector.index.documents import TEXT_FIELDS
 from esvector.index.job import job
 from esvector.index.load import RecordOptions
 from esvector.index.prune import PruneGuard
-from esvector.index.run import Run, RunOptions
-from esvector.index.target import Making, Target, choose_target, find_targets
+from esvector.index.run import Run, RunOptions, Serving, serve_at_once
+from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
 from esvector.index.versions import check_alias, delete_version, live_index
 from esvector.mapping import load_template, templated_element_type
 from esvector.passport import HASH_FIELD, Passport
@@ -168,25 +169,56 @@ class Indexer:
         whole, InterruptedRun after Ctrl-C, LeaseError when another run is changing the alias, ConnectError when the
         server cannot be used: of a new version readers then see nothing, and the same run again goes on with it.
         """
-        describe_server(self.client)
         live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
         lost = threading.Event()
-        with job(self.client, self.alias, self._state, lost) as folder:
-            try:
-                return self._run(documents, folder, lost, progress)
-            except SourceChangedError:
-                folder.clear()
-                if not _rewind(documents):
-                    raise
-                _log.warning("the input has changed since the interrupted run: every document is compared anew")
-                return self._run(documents, folder, lost, progress)
+        with self.job(lost) as folder:
+            return self.build(documents, folder, lost, progress)
 
-    def _run(
+    @contextmanager
+    def job(self, lost: threading.Event) -> Iterator[JobFolder]:
+        """Keep every other run off the alias for the length of the block; ``lost`` is set if one took it all the same.
+
+        Raises LeaseError when another run is changing it.
+        """
+        describe_server(self.client)
+        with job(self.client, self.alias, self._state, lost) as folder:
+            for target in find_targets(self.client, self.alias):
+                if target.blocked:
+                    lift_block(self.client, target.index)
+            yield folder
+
+    def build(
         self,
         documents: Iterable[Mapping[str, Any] | Record | BadRecord],
         folder: JobFolder,
         lost: threading.Event,
         progress: Callable[[Progress], None] | None,
+        serving: Serving | None = serve_at_once,
+    ) -> IndexReport:
+        """Do what ``run`` does inside a ``job``; ``serving`` is entered around the moment in which readers are moved.
+
+        With None they are not moved, and the new version stays unfinished.
+        """
+        try:
+            return self._build(documents, folder, lost, progress, serving)
+        except SourceChangedError:
+            folder.clear()
+            if not _rewind(documents):
+                raise
+            _log.warning("the input has changed since the interrupted run: every document is compared anew")
+            return self._build(documents, folder, lost, progress, serving)
+
+    def encodes_like(self, target: Target) -> bool:
+        """Whether the indexer's encoder is the one that made the vectors of ``target``."""
+        return self._same_encoder(target.passport)
+
+    def _build(
+        self,
+        documents: Iterable[Mapping[str, Any] | Record | BadRecord],
+        folder: JobFolder,
+        lost: threading.Event,
+        progress: Callable[[Progress], None] | None,
+        serving: Serving | None,
     ) -> IndexReport:
         targets = find_targets(self.client, self.alias)
         live = next((target for target in targets if target.live), None)
@@ -205,7 +237,7 @@ class Indexer:
             **self._run_options,
         )
         server = describe_server(self.client)
-        run = Run(self.client, server, self.alias, making, target, options, folder, lost, progress)
+        run = Run(self.client, server, self.alias, making, target, options, folder, lost, progress, serving)
         try:
             return run(documents)
         except BaseException as error:

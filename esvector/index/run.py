@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from esvector.encode.advice import Task
     from esvector.encode.calibrate import BackendName
 
-__all__ = ["Run", "RunOptions"]
+__all__ = ["Run", "RunOptions", "Serving", "serve_at_once"]
 
 _TICK = 0.2  # seconds between two calls of the progress callback
 _ABANDON = 2.0  # seconds that stages get to notice that they are to stop
@@ -53,6 +54,7 @@ _COMPARED_DOCUMENTS = 2048  # of a window that is compared with the index: a req
 _SPANNED = 16  # windows of unchanged documents that are put together, before they move the checkpoint
 _log = logging.getLogger(__name__)
 
+Serving = Callable[[Target], AbstractContextManager[None]]
 Records = Iterable[Mapping[str, Any] | Record | BadRecord]
 
 
@@ -89,10 +91,16 @@ class RunOptions:
     prune: PruneGuard | None
 
 
+def serve_at_once(_target: Target) -> AbstractContextManager[None]:
+    """Move readers without further ado."""
+    return nullcontext()
+
+
 class Run:
     """Loads records into ``target``, or into a new version of ``alias`` where it is None. Used once.
 
-    ``folder`` keeps the checkpoint, and ``lost`` is set when another run took over.
+    ``folder`` keeps the checkpoint, and ``lost`` is set when another run took over. ``serving`` is entered around the
+    moment in which readers are moved to a new version; with None they are not.
     """
 
     def __init__(
@@ -106,6 +114,7 @@ class Run:
         folder: JobFolder,
         lost: threading.Event,
         progress: Callable[[Progress], None] | None,
+        serving: Serving | None,
     ) -> None:
         self._client = client
         self._server = server
@@ -115,6 +124,7 @@ class Run:
         self._options = options
         self._folder = folder
         self._lost = lost
+        self._serving = serving
         self._progress = progress or (lambda _progress: None)
         self._encoding: Encoding | None = None
         self._saved: Checkpoint | None = None
@@ -170,11 +180,12 @@ class Run:
             self._fill(first, windows, compare)
         count = self._verify(before)
         pruned = self._prune(seen, count)
-        if not self.updates_live:
-            self._serve(previous)
-        else:
-            end_loading(self._client, self._require_target().index)
         self._folder.clear()
+        if self.updates_live:
+            end_loading(self._client, self._require_target().index)
+        elif self._serving is not None:
+            with self._serving(self._require_target()):
+                self._serve(previous)
         if self._encoding is not None:
             self._encoding.export_query_side(self._options.query_cache)
         return self._report(previous, count - pruned, pruned, letters)

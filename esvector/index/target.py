@@ -16,9 +16,21 @@ from esvector.vectors import ElementType
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["LOAD_KEY", "Making", "Target", "choose_target", "find_targets", "raise_generation", "update_meta"]
+__all__ = [
+    "BLOCKED_KEY",
+    "LOAD_KEY",
+    "Making",
+    "Target",
+    "choose_target",
+    "find_targets",
+    "lift_block",
+    "raise_generation",
+    "update_meta",
+]
 
 LOAD_KEY = "esvector_load"
+BLOCKED_KEY = "esvector_blocked"
+"""In ``_meta`` of an index that a run has closed to writers, so that a later one can open it if that run died."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +76,7 @@ class Target:
         passport: what made its vectors.
         making: the options that decide the rest.
         generation: of the last run that wrote to it; the versions of its documents begin with it.
+        blocked: whether a run has closed it to writers.
     """
 
     index: str
@@ -72,6 +85,7 @@ class Target:
     passport: Passport
     making: Making
     generation: int
+    blocked: bool = False
 
 
 def find_targets(client: Elasticsearch, alias: str) -> list[Target]:
@@ -122,6 +136,13 @@ def update_meta(client: Elasticsearch, index: str, changes: Mapping[str, Any]) -
         client.indices.put_mapping(index=index, body={"_meta": {**mappings.get("_meta", {}), **changes}})
 
 
+def lift_block(client: Elasticsearch, index: str) -> None:
+    """Open ``index`` to writers again, after a run that closed it."""
+    with explain_errors(client):
+        client.indices.put_settings(index=index, settings={"index.blocks.write": None})
+    update_meta(client, index, {BLOCKED_KEY: False})
+
+
 def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
     meta = facts["mappings"].get("_meta") or {}
     try:
@@ -138,5 +159,12 @@ def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
         element_type=passport.element_type,
         **{name: load[name] for name in _OWN},
     )
-    uuid = facts["settings"]["index"]["uuid"]
-    return Target(index, uuid, alias in facts["aliases"], passport, making, int(load["generation"]))
+    return Target(
+        index=index,
+        uuid=facts["settings"]["index"]["uuid"],
+        live=alias in facts["aliases"],
+        passport=passport,
+        making=making,
+        generation=int(load["generation"]),
+        blocked=bool(meta.get(BLOCKED_KEY)),
+    )

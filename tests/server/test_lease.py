@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,18 @@ def test_one_that_shows_no_life_is_taken_over_and_notices(es: Elasticsearch, ali
     stuck = lease(es, alias, "one", on_lost=lost.set)
     resume = threading.Event()
     # As a stopped process would be: no sign of life until it goes on.
-    stuck._thread = threading.Thread(target=lambda: (resume.wait(20), stuck._keep()), daemon=True)
+    stuck._thread = threading.Thread(target=_after(resume, stuck._keep), daemon=True)
     with stuck, lease(es, alias, "two"):
         resume.set()
         assert lost.wait(20)
+
+
+def _after(event: threading.Event, then: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        assert event.wait(20)
+        then()
+
+    return run
 
 
 def test_an_own_lease_that_was_left_behind_is_taken_at_once(es: Elasticsearch, alias: str) -> None:

@@ -48,8 +48,8 @@ def encoder() -> CountingEncoder:
 def index(es: Elasticsearch, alias: str, tmp_path: Path, encoder: CountingEncoder) -> Any:
     def run(records: Any, **options: Any) -> IndexReport:
         encoder.texts.clear()
-        options = {"encoder": encoder, "dead_letters": tmp_path / "dead.jsonl"} | options
-        return Indexer(es, alias, **options).run(records)
+        options.setdefault("encoder", encoder)
+        return Indexer(es, alias, dead_letters=tmp_path / "dead.jsonl", **options).run(records)
 
     return run
 
@@ -61,7 +61,7 @@ def stored(es: Elasticsearch, alias: str) -> dict[str, Any]:
 
 
 def assert_vectors_fit(es: Elasticsearch, alias: str) -> None:
-    hits = es.search(index=alias, size=10_000, source=["text", "vector"])["hits"]["hits"]
+    hits = es.search(index=alias, size=10_000, source={"includes": ["text", "vector"]})["hits"]["hits"]
     expected = HashEncoder().encode_document([hit["_source"]["text"] for hit in hits])
     assert np.allclose([hit["_source"]["vector"] for hit in hits], expected, atol=1e-6)
 

@@ -1,0 +1,187 @@
+"""A run that is interrupted and run again: it goes on where it stopped, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from elasticsearch import Elasticsearch
+from numpy.typing import NDArray
+
+from esvector import Indexer, read_documents
+from esvector.errors import HopelessInputError, InterruptedRun, SourceChangedError
+from esvector.index.versions import list_versions, live_index
+from esvector.types import IndexReport, Progress
+from tests.support.encoders import HashEncoder
+
+Records = list[Any]
+IN_FLIGHT = 16 * 1024  # documents: windows in the channels and the hands of the stages
+
+
+class CountingEncoder(HashEncoder):
+    """Remembers what it encoded of documents."""
+
+    def __init__(self) -> None:
+        super().__init__(16)
+        self.texts: list[str] = []
+
+    def encode_query(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode_document(texts)
+
+    def encode_document(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.texts += texts
+        return super().encode_document(texts)
+
+
+@pytest.fixture
+def encoder() -> CountingEncoder:
+    return CountingEncoder()
+
+
+@pytest.fixture
+def indexer(es: Elasticsearch, alias: str, tmp_path: Path, encoder: CountingEncoder) -> Indexer:
+    flat = {"mappings": {"properties": {"vector": {"type": "dense_vector", "index_options": {"type": "flat"}}}}}
+    return Indexer(
+        es, alias, encoder=encoder, mapping=flat, state=tmp_path / "state", dead_letters=tmp_path / "dead.jsonl"
+    )
+
+
+def papers(n: int, bad_every: int = 1000) -> Records:
+    records: Records = [{"id": f"p{i}", "text": f"about subject {i}"} for i in range(n)]
+    records[::bad_every] = [{"id": f"p{i}", "text": ["bad"]} for i in range(0, n, bad_every)]
+    return records
+
+
+def interrupt_after(indexed: int) -> Any:
+    def progress(now: Progress) -> None:
+        if now.phase == "indexing" and now.indexed >= indexed:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def interrupted(indexer: Indexer, records: Any, indexed: int = 5_000) -> None:
+    with pytest.raises(InterruptedRun, match="the same command again"):
+        indexer.run(records, interrupt_after(indexed))
+
+
+def assert_complete(es: Elasticsearch, alias: str, records: Records, report: IndexReport, letters: Path) -> None:
+    wanted = {record["id"]: record["text"] for record in records if isinstance(record["text"], str)}
+    es.indices.refresh(index=alias)
+    found: dict[str, str] = {}
+    for hit in _all(es, alias):
+        found[hit["_id"]] = hit["_source"]["text"]
+    assert found == wanted
+    assert report.adds_up
+    assert (report.read, report.indexed + report.unchanged) == (len(records), len(wanted))
+    bad = [record["id"] for record in records if not isinstance(record["text"], str)]
+    assert report.dead == len(bad)
+    written = [json.loads(line) for line in letters.read_text().splitlines()]
+    assert [letter["id"] for letter in written] == bad
+    assert [letter["number"] for letter in written] == [
+        n for n, record in enumerate(records, 1) if not isinstance(record["text"], str)
+    ]
+
+
+def _all(es: Elasticsearch, alias: str) -> Iterator[dict[str, Any]]:
+    after: dict[str, Any] = {}
+    while True:
+        page = es.search(index=alias, size=10_000, sort=["_doc"], source={"includes": ["text"]}, **after)["hits"][
+            "hits"
+        ]
+        if not page:
+            return
+        yield from page
+        after = {"search_after": page[-1]["sort"]}
+
+
+def test_goes_on_where_it_stopped_and_encodes_nothing_twice(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, encoder: CountingEncoder
+) -> None:
+    records = papers(40_000)
+    interrupted(indexer, iter(records))
+    assert live_index(es, alias) is None
+    assert [version.index for version in list_versions(es, alias)] == [f"{alias}-000001"]
+    first = len(encoder.texts)
+    report = indexer.run(iter(records))
+    assert 5_000 <= first < 40_000 - 40
+    assert len(encoder.texts) == 40_000 - 40  # all that was in flight was finished within the grace
+    assert report.index == f"{alias}-000001"
+    assert_complete(es, alias, records, report, tmp_path / "dead.jsonl")
+
+
+def test_a_lost_checkpoint_costs_time_and_no_encoding(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, encoder: CountingEncoder
+) -> None:
+    records = papers(20_000)
+    interrupted(indexer, iter(records))
+    for file in (tmp_path / "state").glob("*/checkpoint*"):
+        file.unlink()
+    (tmp_path / "dead.jsonl").unlink()
+    report = indexer.run(iter(records))
+    assert len(encoder.texts) == 20_000 - 20
+    assert_complete(es, alias, records, report, tmp_path / "dead.jsonl")
+
+
+def test_a_longer_input_is_gone_on_with(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, encoder: CountingEncoder
+) -> None:
+    interrupted(indexer, iter(papers(15_000)))
+    report = indexer.run(iter(papers(16_000)))
+    assert len(encoder.texts) == 16_000 - 16
+    assert_complete(es, alias, papers(16_000), report, tmp_path / "dead.jsonl")
+
+
+def test_a_changed_input_is_noticed_and_compared_anew(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, encoder: CountingEncoder, caplog: Any
+) -> None:
+    """What was changed is encoded, what is gone is not in the new version, and all else is left alone."""
+    source = tmp_path / "papers.jsonl"
+    records = papers(15_000)
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    interrupted(indexer, read_documents(source))
+    (tmp_path / "dead.jsonl").unlink()
+    records[17] = {"id": "p17", "text": "something else"}
+    del records[30:50]
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    report = indexer.run(read_documents(source))
+    assert "the input has changed since the interrupted run" in caplog.text
+    assert len(encoder.texts) == 15_000 - 15 + 1
+    assert report.pruned == 20
+    assert_complete(es, alias, records, report, tmp_path / "dead.jsonl")
+
+
+def test_a_changed_input_that_can_be_read_only_once_is_refused_once(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer
+) -> None:
+    interrupted(indexer, iter(papers(15_000)))
+    (tmp_path / "dead.jsonl").unlink()
+    other = papers(15_000, bad_every=3_000)
+    with pytest.raises(SourceChangedError, match="differs within the first"):
+        indexer.run(iter(other))
+    assert_complete(es, alias, other, indexer.run(iter(other)), tmp_path / "dead.jsonl")
+
+
+def test_an_interrupted_update_of_the_live_index_is_gone_on_with(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, encoder: CountingEncoder
+) -> None:
+    indexer.run(papers(12_000, bad_every=20_000)[1:])
+    for letters in tmp_path.glob("dead*"):
+        letters.unlink()
+    encoder.texts.clear()
+    changed = [{**record, "text": f"{record['text']} anew"} for record in papers(12_000, bad_every=20_000)[1:]]
+    interrupted(indexer, iter(changed), 3_000)
+    report = indexer.run(iter(changed))
+    assert len(encoder.texts) == len(changed)
+    assert (report.indexed, report.unchanged, report.read) == (11_999, 0, 11_999)
+    assert {hit["_source"]["text"] for hit in _all(es, alias)} == {record["text"] for record in changed}
+
+
+def test_a_hopeless_build_leaves_nothing_behind(es: Elasticsearch, alias: str, indexer: Indexer) -> None:
+    with pytest.raises(HopelessInputError):
+        indexer.run([{"id": str(n), "text": "fine" if n < 1100 else ""} for n in range(10_000)])
+    assert list_versions(es, alias) == []
