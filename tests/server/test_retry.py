@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
@@ -19,7 +20,11 @@ def test_mended_letters_are_indexed_and_the_others_rejected_again(
 ) -> None:
     letters = tmp_path / "dead.jsonl"
     indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=letters)
-    records = [{"id": "a", "text": "fine", "year": 2001}, {"id": "b", "text": "fine", "year": "n.d."}, {"id": "c"}]
+    records: list[dict[str, Any]] = [
+        {"id": "a", "text": "fine", "year": 2001},
+        {"id": "b", "text": "fine", "year": "n.d."},
+        {"id": "c"},
+    ]
     records += [{"id": str(n), "text": f"text {n}", "year": 2000} for n in range(40)]
     assert indexer.run(records).dead == 2
     lines = [json.loads(line) for line in letters.read_text().splitlines()]
