@@ -63,7 +63,7 @@ class Delivery:
         self.block = block
         self.result = WriteResult()
         self.pending = len(block.ids)
-        self._deletes = deletes
+        self.deletes = deletes
         self._sizes = document_bytes(block)
         self._parts = deque(cut(range(self.pending), self._sizes, limit))
 
@@ -137,7 +137,7 @@ class Delivery:
             result.created += 1
         elif position in self.block.uncertain:
             result.uncertain += 1
-        elif self._deletes:
+        elif self.deletes:
             result.deleted += outcome is Outcome.DONE
             result.absent += outcome is Outcome.ABSENT
         else:
