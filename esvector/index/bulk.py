@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["BulkWriter", "RetryPolicy", "Traffic", "WriteResult"]
 
 _FILTER_PATH = ["items.*.status", "items.*.error"]
-_LONGEST_REASON = 500  # characters; a proxy's page of HTML can be anything
+_LONGEST_REASON = 1000  # characters; an id of 512 bytes fits, and a proxy's page of HTML can be anything
 
 
 @dataclass(slots=True)

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch, ElasticsearchWarning
 
-from esvector.client import connect
 from esvector.errors import IndexingError
 from esvector.index.bulk import BulkWriter, RetryPolicy
 from tests.support.proxy import Proxy
 from tests.support.proxy_faults import Inject
 from tests.support.writing import QUICK, assert_holds, batch_of, create_target, until, write
 
-BATCH = batch_of(8000, size=500)
+BATCH = batch_of(3000, size=500)
 PATIENT = RetryPolicy(give_up_after=60, first_wait=0.01, longest_wait=0.5)
 
 
@@ -44,11 +43,11 @@ def test_documents_refused_by_a_full_queue_are_sent_again_and_no_others(
     create_target(tiny, "tiny", shards=2)
     try:
         writer = BulkWriter(behind, "tiny", retry=PATIENT, body_bytes=100_000)
-        result = write(writer, BATCH, threads=8)
+        result = write(writer, BATCH, threads=8, window=100)
         traffic = writer.traffic
-        assert (result.created, result.refused) == (8000, [])
+        assert (result.created, result.refused) == (3000, [])
         assert traffic.busy > 0
-        assert traffic.sent_again == sum(body.count(b'"_id"') for body in proxy.bodies) - 8000
+        assert traffic.sent_again == sum(body.count(b'"_id"') for body in proxy.bodies) - 3000
         assert traffic.requests == proxy.bulks
         assert_holds(tiny, "tiny", BATCH)
     finally:
@@ -63,11 +62,12 @@ def test_requests_refused_for_the_memory_they_take(
         return sum(node["indexing_pressure"]["memory"]["total"]["coordinating_rejections"] for node in nodes)
 
     before = rejections()
+    batch = batch_of(2000, size=8000)
     writer = BulkWriter(behind, "tiny", retry=PATIENT, body_bytes=900_000)
-    assert write(writer, BATCH, threads=8, window=1500).created == 8000
+    assert write(writer, batch, threads=8, window=100).created == 2000
     assert rejections() > before
     assert proxy.statuses[429] > 0
-    assert_holds(tiny, "tiny", BATCH)
+    assert_holds(tiny, "tiny", batch)
 
 
 def test_an_open_circuit_breaker_is_waited_for_with_smaller_bodies(
