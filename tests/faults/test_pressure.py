@@ -15,7 +15,7 @@ from tests.support.proxy import Proxy
 from tests.support.proxy_faults import Inject
 from tests.support.writing import QUICK, assert_holds, batch_of, create_target, until, write
 
-BATCH = batch_of(3000, size=500)
+BATCH = batch_of(2000, size=500)
 PATIENT = RetryPolicy(give_up_after=60, first_wait=0.01, longest_wait=0.5)
 
 
@@ -45,9 +45,9 @@ def test_documents_refused_by_a_full_queue_are_sent_again_and_no_others(
         writer = BulkWriter(behind, "tiny", retry=PATIENT, body_bytes=100_000)
         result = write(writer, BATCH, threads=8, window=100)
         traffic = writer.traffic
-        assert (result.created, result.refused) == (3000, [])
+        assert (result.created, result.refused) == (2000, [])
         assert traffic.busy > 0
-        assert traffic.sent_again == sum(body.count(b'"_id"') for body in proxy.bodies) - 3000
+        assert traffic.sent_again == sum(body.count(b'"_id"') for body in proxy.bodies) - 2000
         assert traffic.requests == proxy.bulks
         assert_holds(tiny, "tiny", BATCH)
     finally:
