@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,7 +21,19 @@ from esvector.errors import (
 if TYPE_CHECKING:
     from elasticsearch import ApiError, Elasticsearch
 
-__all__ = ["DEFAULT_URL", "MINIMUM_VERSION", "Server", "address", "connect", "describe_server", "explain_errors"]
+__all__ = [
+    "DEFAULT_URL",
+    "MINIMUM_VERSION",
+    "Server",
+    "address",
+    "connect",
+    "describe_server",
+    "error_details",
+    "error_reason",
+    "error_type",
+    "explain_errors",
+    "refreshed_credentials",
+]
 
 DEFAULT_URL = "http://localhost:9200"
 MINIMUM_VERSION = (8, 19)
@@ -53,9 +65,18 @@ class Server:
         return self.version >= (9, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class _Credentials:
+    """Who we are: an API key, or a user name and password, or nobody. Never shown."""
+
+    api_key: str | None = field(default=None, repr=False)
+    basic_auth: tuple[str, str] | None = field(default=None, repr=False)
+
+
 def connect(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Elasticsearch:
     """Return a client for ``url`` (else ESVECTOR_URL, else http://localhost:9200); nothing is sent yet.
 
+    ``url`` may be several addresses of one cluster, separated by commas: a node that is down is left out for a while.
     Credentials come from the environment, or from a file that it names, never from the address or an argument:
     ESVECTOR_API_KEY or ESVECTOR_API_KEY_FILE; ESVECTOR_USERNAME with ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE.
     ESVECTOR_CA_CERTS names the certificate authority of an https address. Raises ConfigError for settings that
@@ -70,30 +91,49 @@ def connect(url: str | None = None, environ: Mapping[str, str] = os.environ) -> 
         def dumps(self, data: Any) -> bytes:  # noqa: ANN401
             return data if isinstance(data, bytes) else super().dumps(data)
 
-    url = url or environ.get("ESVECTOR_URL") or DEFAULT_URL
-    api_key = _secret(environ, "ESVECTOR_API_KEY")
-    password = _secret(environ, "ESVECTOR_PASSWORD")
-    username = environ.get("ESVECTOR_USERNAME") or ("elastic" if password else None)
-    _check_address(url, secured=bool(api_key or password))
-    if api_key and password:
-        raise ConfigError("both an API key and a password are set", "unset ESVECTOR_API_KEY or ESVECTOR_PASSWORD")
-    if username and not password:
-        raise ConfigError(
-            "ESVECTOR_USERNAME is set without a password", "set ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE"
-        )
+    class ConnectedElasticsearch(Elasticsearch):
+        """Remembers where its credentials come from, as do the clients that ``options`` derives from it."""
+
+        credentials = staticmethod(lambda: _credentials(environ))
+
+    urls = [part.strip() for part in (url or environ.get("ESVECTOR_URL") or DEFAULT_URL).split(",")]
+    credentials = _credentials(environ)
+    for one in urls:
+        _check_address(one, secured=credentials != _Credentials())
     ca_certs = environ.get("ESVECTOR_CA_CERTS") or None
     if ca_certs and not Path(ca_certs).is_file():
         raise ConfigError(f"ESVECTOR_CA_CERTS names {ca_certs}, which is no file")
     # Not given and None are two things to the client where ca_certs is concerned (9.5.1).
     trust: dict[str, Any] = {"ca_certs": ca_certs} if ca_certs else {}
-    return Elasticsearch(
-        url,
-        api_key=api_key,
-        basic_auth=(username, password) if username and password else None,
+    return ConnectedElasticsearch(
+        urls,
+        api_key=credentials.api_key,
+        basic_auth=credentials.basic_auth,
         request_timeout=60,
         serializers={"application/json": OrjsonSerializer(), "application/x-ndjson": BulkSerializer()},
         **trust,
     )
+
+
+def refreshed_credentials(client: Elasticsearch) -> Elasticsearch | None:
+    """Read the credentials of ``client`` again from where ``connect`` found them, such as a file changed meanwhile.
+
+    Returns a client with the new ones, over the same connections; None when they are those that ``client`` has, or
+    when it was not made by ``connect``. Raises ConfigError when they cannot be read.
+    """
+    read = getattr(client, "credentials", None)
+    if read is None:
+        return None
+    credentials: _Credentials = read()
+    if credentials.api_key:
+        renewed = client.options(api_key=credentials.api_key)
+    elif credentials.basic_auth:
+        renewed = client.options(basic_auth=credentials.basic_auth)
+    else:
+        return None
+    # The client keeps its credentials nowhere else (9.5.1).
+    same = renewed._headers.get("authorization") == client._headers.get("authorization")
+    return None if same else renewed
 
 
 def address(client: Elasticsearch) -> str:
@@ -162,17 +202,22 @@ def explain_errors(client: Elasticsearch) -> Iterator[None]:
 
 def error_type(error: ApiError) -> str:
     """Type of the server's error, such as "index_not_found_exception"; "" where the answer has none."""
+    return str(error_details(error).get("type", ""))
+
+
+def error_details(error: ApiError) -> dict[str, Any]:
+    """Return the server's error object, {} where the answer has none."""
     body = error.body if isinstance(error.body, dict) else {}
     inner = body.get("error")
-    return str(inner.get("type", "")) if isinstance(inner, dict) else ""
+    return inner if isinstance(inner, dict) else {}
 
 
 def error_reason(error: ApiError) -> str:
     """Most telling reason in the server's answer: the root cause's where there is one."""
-    body = error.body if isinstance(error.body, dict) else {}
-    inner: Any = body.get("error")
-    if not isinstance(inner, dict):
-        return str(inner or error)
+    inner = error_details(error)
+    if not inner:
+        body = error.body if isinstance(error.body, dict) else {}
+        return str(body.get("error") or error)
     roots = inner.get("root_cause") or [inner]
     return str(roots[0].get("reason") or inner.get("reason") or error)
 
@@ -196,6 +241,19 @@ def _explain_api_error(error: ApiError, where: str) -> Exception | None:
     if error.status_code == 403 and error_type(error) != "cluster_block_exception":
         return CredentialsError(f"{where} refuses the action: {error_reason(error)}", "ask for the missing privilege")
     return None
+
+
+def _credentials(environ: Mapping[str, str]) -> _Credentials:
+    api_key = _secret(environ, "ESVECTOR_API_KEY")
+    password = _secret(environ, "ESVECTOR_PASSWORD")
+    username = environ.get("ESVECTOR_USERNAME") or ("elastic" if password else None)
+    if api_key and password:
+        raise ConfigError("both an API key and a password are set", "unset ESVECTOR_API_KEY or ESVECTOR_PASSWORD")
+    if username and not password:
+        raise ConfigError(
+            "ESVECTOR_USERNAME is set without a password", "set ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE"
+        )
+    return _Credentials(api_key, (username, password) if username and password else None)
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:

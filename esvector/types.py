@@ -73,7 +73,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands: records read, documents encoded and acknowledged, tokens encoded, seconds since its start."""
+    """Where a run stands: records read, documents encoded and acknowledged, tokens encoded, seconds since its start.
+
+    ``waiting`` says what is waited for, such as "waiting for Elasticsearch for 12 s: Connection refused".
+    """
 
     phase: str
     read: int
@@ -82,6 +85,7 @@ class Progress:
     dead: int
     tokens: int
     seconds: float
+    waiting: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class IndexReport:
         encoded: documents that went through the encoder.
         truncated: documents longer than the encoder reads; they are indexed, by their beginning.
         tokens: tokens that the encoder read.
+        sent_again: documents that this attempt sent more than once, counted for each further time.
         seconds: of this attempt.
         stages: what each stage did with its time.
         dead_letters: file with the refused records.
@@ -133,6 +138,7 @@ class IndexReport:
     encoded: int
     truncated: int
     tokens: int
+    sent_again: int
     seconds: float
     stages: tuple[StageTime, ...] = ()
     dead_letters: str | None = None

@@ -1,4 +1,4 @@
-"""What every test shares: query encoders and checkpoints go into folders of the session, never of the user."""
+"""What every test shares: one real node, and folders for query encoders and checkpoints instead of the user's."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elasticsearch import Elasticsearch
+
+from esvector.client import connect
+from esvector.local.ephemeral import ephemeral_node
+from esvector.local.node import Node
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +23,31 @@ def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ESVECTOR_QUERY_CACHE", str(folder))
         patch.setattr("esvector.encode.query_cache.cache_folder", lambda: folder)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A real Elasticsearch for the whole session, started by the first test that needs it and gone with the session."""
+    with ephemeral_node() as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def server_url(node: Node) -> str:
+    assert node.url is not None
+    return node.url
+
+
+@pytest.fixture(scope="session")
+def es(server_url: str) -> Iterator[Elasticsearch]:
+    with connect(server_url, environ={}) as client:
+        yield client
+
+
+@pytest.fixture
+def alias(es: Elasticsearch, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name of its own for each test; whatever was indexed under it is deleted afterwards."""
+    name = "t-" + "".join(c if c.isalnum() else "-" for c in request.node.name.lower())[:60].strip("-")
+    yield name
+    for index in es.indices.get(index=f"{name}*", expand_wildcards="all"):
+        es.indices.delete(index=index)

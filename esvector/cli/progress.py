@@ -76,6 +76,8 @@ def _say(progress: RunProgress, share: float | None) -> str:
         parts.append(f"{progress.dead:,} rejected")
     parts.append(f"{progress.encoded / seconds:,.0f} documents/s")
     parts.append(f"{progress.tokens / seconds:,.0f} tokens/s")
+    if progress.waiting:
+        return f"{parts[0]}, {progress.waiting}"
     if share:
         left = int(progress.seconds * (1 - share) / share)
         parts.append(f"{100 * share:.0f} % encoded, {left // 60}:{left % 60:02d} left")

@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import tenacity
 from numpy.typing import NDArray
 
-from esvector.client import error_reason, explain_errors
-from esvector.errors import IndexingError
-from esvector.index.outcomes import Outcome, classify_answer, classify_item
-from esvector.index.packing import Block, pack
+from esvector.client import address, error_reason, explain_errors, refreshed_credentials
+from esvector.errors import CredentialsError, IndexingError
+from esvector.index.bodies import BodySize, deletions
+from esvector.index.concurrency import Blockade, Limiter
+from esvector.index.delivery import Answer, Delivery, WriteResult, read_fates
+from esvector.index.outcomes import Action, Outcome, classify_answer, classify_lost, lost_reason
+from esvector.index.packing import pack
+from esvector.index.pipeline import Stopped
+from esvector.index.retries import Patience, RetryPolicy, Trouble, Waits
 
 if TYPE_CHECKING:
-    from elasticsearch import ApiError, Elasticsearch
+    from elasticsearch import Elasticsearch
 
-__all__ = ["BulkWriter", "RetryPolicy", "WriteResult"]
+__all__ = ["BulkWriter", "RetryPolicy", "Traffic", "WriteResult"]
+
+_FILTER_PATH = ["items.*.status", "items.*.error"]
+_LONGEST_REASON = 1000  # characters; an id of 512 bytes fits, and a proxy's page of HTML can be anything
 
 
 @dataclass(slots=True)
-class WriteResult:
-    """What became of the documents of one ``write``.
+class Traffic:
+    """What a writer has sent so far, lost requests included; ``bytes`` of bodies.
 
-    ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
-    ``uncertain`` ones are one or the other, because an answer was lost; ``superseded`` ones came too late.
-    ``refused`` has (position, reason).
+    ``sent_again`` documents were sent more than once, counted once for each further time. ``busy`` requests were
+    refused at least in part because the server had too much to do, ``unknown`` ones have no answer that can be used.
+    ``blocks`` is how often the index began to take no writes, ``renewals`` how often new credentials were found.
     """
 
-    created: int = 0
-    replaced: int = 0
-    uncertain: int = 0
-    superseded: int = 0
-    repeated_ids: list[str] = field(default_factory=list)
-    refused: list[tuple[int, str]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long to keep trying, in seconds: waits grow from ``first_wait`` to ``longest_wait``, with full jitter."""
-
-    give_up_after: float = 300.0
-    first_wait: float = 0.5
-    longest_wait: float = 30.0
-    request_timeout: float = 120.0
-
-
-class _Trouble(Exception):
-    """Some documents have no outcome yet; ``reason`` is the last thing the server or the network said."""
-
-    def __init__(self, pending: list[int], reason: str) -> None:
-        super().__init__(reason)
-        self.pending = pending
-        self.reason = reason
+    requests: int = 0
+    bytes: int = 0
+    sent_again: int = 0
+    busy: int = 0
+    unknown: int = 0
+    blocks: int = 0
+    renewals: int = 0
 
 
 class BulkWriter:
     """Writes to ``target``, an alias that must exist; safe to use from several threads at once.
 
-    ``target`` is never created by a write: a deleted index must not come back with a guessed mapping.
+    ``target`` is never created by a write: a deleted index must not come back with a guessed mapping. The threads share
+    what is learned: how many may send at once, how large a request may be, that the index is blocked, new credentials.
     """
 
     def __init__(
@@ -76,14 +68,31 @@ class BulkWriter:
         stopping: threading.Event | None = None,
     ) -> None:
         self._retry = retry or RetryPolicy()
+        # There is one layer of retries, and it is here.
         self._client = client.options(
             request_timeout=self._retry.request_timeout, max_retries=0, retry_on_status=(), retry_on_timeout=False
         )
         self._target = target
         self._vector_field = vector_field
         self._packed = packed
-        self._body_bytes = body_bytes
         self._stopping = stopping or threading.Event()
+        self._bodies = BodySize(body_bytes)
+        self._limiter = Limiter(self._stopping)
+        self._blockade = Blockade(self._stopping, self._retry.probe_every, self._retry.deadline(Outcome.BLOCKED))
+        self._waits = Waits()
+        self._lock = threading.Lock()
+        self._traffic = Traffic()
+
+    @property
+    def waiting_for(self) -> str | None:
+        """What is waited for, such as "waiting for Elasticsearch for 12 s: Connection refused"; None where nothing."""
+        return str(self._waits) or None
+
+    @property
+    def traffic(self) -> Traffic:
+        """What was sent so far, by all threads."""
+        with self._lock:
+            return replace(self._traffic, blocks=self._blockade.count)
 
     def write(
         self,
@@ -96,139 +105,165 @@ class BulkWriter:
 
         ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims); of two documents of one id the one
         with the higher version stays, in whatever order they arrive. Raises IndexingError when the server takes
-        nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
+        nothing for as long as the policy says or the target is gone, CredentialsError when it refuses us,
+        ServerUnreachableError over TLS that cannot be trusted, and Stopped when ``stopping`` is set during a wait.
         """
-        result = WriteResult()
         block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
-        for part in block.parts(self._body_bytes):
-            self._deliver(block, part, result)
-        return result
+        return self._deliver(Delivery(block, self._bodies.limit, deletes=False))
 
-    def _deliver(self, block: Block, part: Sequence[int], result: WriteResult) -> None:
+    def delete(self, ids: Sequence[str], versions: Sequence[int]) -> WriteResult:
+        """Delete documents of which the index has no version later than ``versions``. As ``write`` in all else."""
+        return self._deliver(Delivery(deletions(ids, versions), self._bodies.limit, deletes=True))
+
+    def _deliver(self, delivery: Delivery) -> WriteResult:
         """Send until every document has an outcome; the waiting is tenacity's."""
-        pending = part
+        patience = Patience(self._retry)
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Trouble),
-            wait=tenacity.wait_random_exponential(self._retry.first_wait, self._retry.longest_wait),
-            stop=tenacity.stop_after_delay(self._retry.give_up_after) | tenacity.stop_when_event_set(self._stopping),
+            retry=tenacity.retry_if_exception_type(Trouble),
+            wait=patience.wait,
+            stop=patience.stop,
             sleep=tenacity.sleep_using_event(self._stopping),
             reraise=True,
         )
         try:
             for attempt in retrying:
                 with attempt:
+                    before = delivery.pending
                     try:
-                        self._send(block, pending, result)
-                    except _Trouble as trouble:
-                        pending = trouble.pending
-                        raise
-        except _Trouble as trouble:
-            raise IndexingError(
-                f"Elasticsearch took no writes for {self._retry.give_up_after:g} s: {trouble.reason}",
-                "see 'esvector status' and the server's log, then run the same command again",
-            ) from trouble
+                        self._send_all(delivery, patience)
+                    finally:
+                        if delivery.pending < before:
+                            attempt.retry_state.attempt_number = 1  # waits are short again
+        except Trouble as trouble:
+            raise self._given_up(trouble) from trouble
+        finally:
+            self._waits.end()
+        return delivery.result
 
-    def _send(self, block: Block, batch: Sequence[int], result: WriteResult) -> None:
-        """Send once, in halves where it is too much at once. Raises _Trouble with what has no outcome yet."""
-        pending: list[int] = []
-        reason = ""
-        stack = [batch]
-        while stack:
-            part = stack.pop()
-            outcome, said, left = self._post(block, part, result)
-            if outcome is Outcome.SPLIT and len(part) > 1:
-                middle = len(part) // 2
-                stack += [part[middle:], part[:middle]]
-            elif outcome is Outcome.SPLIT:
-                result.refused.append((part[0], said))
-            elif left:
-                pending += left
-                reason = said
-        if pending:
-            raise _Trouble(pending, reason)
+    def _send_all(self, delivery: Delivery, patience: Patience) -> None:
+        """Send part after part. Raises Trouble when something has to be waited for."""
+        while part := delivery.next_part(self._bodies.limit):
+            client, before = self._client, delivery.pending
+            answer = self._send(client, delivery, part, patience)
+            if delivery.pending < before:
+                patience.renew()
+                self._waits.end()
+            action = answer.outcome.action
+            if answer.left == 1 and action in (Action.REFUSE, Action.ISOLATE):
+                delivery.refuse(answer.reason)
+                continue
+            with self._lock:
+                self._traffic.sent_again += answer.left
+            match action:
+                case Action.REFUSE | Action.HALVE | Action.SHRINK:
+                    delivery.halve()
+                case Action.ISOLATE:
+                    delivery.isolate()
+                case Action.RENEW:
+                    self._renew(client, answer)
+                case Action.STOP:
+                    self._stop(answer)
+            if answer.outcome.patience:
+                self._wait_out(answer, patience)
 
-    def _post(self, block: Block, part: Sequence[int], result: WriteResult) -> _Answer:
-        import elasticsearch
-        from elastic_transport import TlsError
-
-        body = block.body(part)
+    def _send(self, client: Elasticsearch, delivery: Delivery, part: Sequence[int], patience: Patience) -> Answer:
+        """Send one request as soon as it may be, account for its answer, and let the other senders know of it."""
+        refused = None
+        ticket = self._limiter.enter()
         try:
-            answer = self._client.bulk(
+            if self._blockade.wait():
+                patience.renew()
+            sent = time.monotonic()
+            answer = self._post(client, delivery, part)
+            seconds = time.monotonic() - sent
+            if answer.fates is not None:
+                answer = delivery.settle(answer.fates)
+            elif answer.outcome is not Outcome.NOT_SENT:
+                delivery.doubt()
+            if answer.outcome is not Outcome.BLOCKED:
+                self._blockade.end(sent)
+            self._learn(answer.outcome, delivery.size(part), seconds)
+            refused = {Outcome.BUSY: True, Outcome.BREAKER: True, Outcome.DONE: False}.get(answer.outcome)
+        finally:
+            self._limiter.leave(ticket, refused=refused)
+        return answer
+
+    def _post(self, client: Elasticsearch, delivery: Delivery, part: Sequence[int]) -> Answer:
+        import elasticsearch
+
+        try:
+            # A delete with an external version creates a missing index, whatever require_alias says (9.5.3).
+            if delivery.deletes and not client.indices.exists_alias(name=self._target):
+                return Answer(Outcome.GONE, f"there is no alias {self._target}", len(part))
+            body = client.bulk(
                 index=self._target,
-                operations=body,  # type: ignore[arg-type]  # bytes pass through unchanged (9.5.1)
+                operations=delivery.block.body(part),  # type: ignore[arg-type]  # bytes pass through unchanged (9.5.1)
                 require_alias=True,
                 include_source_on_error=False,
                 filter_path=_FILTER_PATH,
-            )
+            ).body
+        except elasticsearch.UnsupportedProductError:
+            return Answer(Outcome.UNKNOWN, "an answer that is not Elasticsearch's", len(part))
         except elasticsearch.ApiError as error:
-            return self._failed(block, part, error)
-        except TlsError:
-            raise
-        except (elasticsearch.TransportError, elasticsearch.SerializationError) as error:
-            return _unknown(block, part, f"{type(error).__name__}: {error.message}")
-        items = answer.get("items", [])
-        if len(items) != len(part):
-            return _unknown(block, part, f"an answer of {len(items)} items to a request of {len(part)}")
-        return self._settle(block, part, items, result)
+            reason = f"{error.status_code} {error_reason(error)}"[:_LONGEST_REASON]
+            return Answer(classify_answer(error, len(part)), reason, len(part), error=error)
+        except elasticsearch.TransportError as error:
+            return Answer(classify_lost(error), lost_reason(error)[:_LONGEST_REASON], len(part), error=error)
+        fates = read_fates(body, len(part))
+        said = "" if fates else f"an answer that does not say what became of each of {len(part)} documents"
+        return Answer(Outcome.UNKNOWN, said, len(part), fates)
 
-    def _failed(self, block: Block, part: Sequence[int], error: ApiError) -> _Answer:
-        outcome = classify_answer(error)
-        said = f"{error.status_code} {error_reason(error)}"
-        if outcome is Outcome.FATAL:
-            with explain_errors(self._client):
-                raise error
-        return _unknown(block, part, said) if outcome is Outcome.UNKNOWN else (outcome, said, part)
+    def _learn(self, outcome: Outcome, size: int, seconds: float) -> None:
+        with self._lock:
+            traffic = self._traffic
+            traffic.requests += 1
+            traffic.bytes += size
+            traffic.busy += outcome in (Outcome.BUSY, Outcome.BREAKER)
+            traffic.unknown += outcome is Outcome.UNKNOWN
+        match outcome:
+            case Outcome.DONE:
+                self._bodies.took(size, seconds)
+            case Outcome.BREAKER:
+                self._bodies.shrink(size)
+            case Outcome.TOO_BIG_TOGETHER:
+                self._bodies.too_big(size)
 
-    def _settle(self, block: Block, part: Sequence[int], items: list[dict[str, Any]], result: WriteResult) -> _Answer:
-        if [item["index"]["status"] for item in items].count(_CREATED) == len(part):
-            result.created += len(part)
-            return Outcome.DONE, "", []
-        left: list[int] = []
-        said = ""
-        for position, item in zip(part, items, strict=True):
-            fate = item["index"]
-            error = fate.get("error") or {}
-            match classify_item(fate["status"], error):
-                case Outcome.DONE:
-                    _count(block, position, fate["status"], result)
-                case Outcome.SUPERSEDED:
-                    result.superseded += 1
-                    result.repeated_ids.append(block.ids[position])
-                case Outcome.REFUSED:
-                    result.refused.append((position, _explain(error)))
-                case Outcome.AGAIN:
-                    left.append(position)
-                    said = _explain(error)
-                case _:
-                    raise IndexingError(
-                        f"nothing can be written to {self._target}: {_explain(error)}",
-                        "the index being loaded was deleted or closed meanwhile: run the same command again",
-                    )
-        return Outcome.AGAIN if left else Outcome.DONE, said, left
+    def _wait_out(self, answer: Answer, patience: Patience) -> NoReturn:
+        if self._stopping.is_set():
+            raise Stopped
+        blocked = self._blockade.begin() if answer.outcome is Outcome.BLOCKED else None
+        began = patience.start(answer.outcome, blocked)
+        self._waits.begin(began, answer.outcome, answer.reason)
+        raise Trouble(answer.outcome, answer.reason)
 
+    def _renew(self, refused: Elasticsearch, answer: Answer) -> None:
+        """Go on with new credentials. Raises CredentialsError when there are none but those that were refused."""
+        with self._lock:
+            if self._client is not refused:  # another sender has them already
+                return
+            renewed = refreshed_credentials(refused)
+            if renewed is not None:
+                self._client = renewed
+                self._traffic.renewals += 1
+                return
+        self._stop(answer)
 
-# The outcome of a request as a whole, what was said, and the positions to send again.
-_Answer = tuple[Outcome, str, Sequence[int]]
-_FILTER_PATH = ["items.*.status", "items.*.error"]
-_CREATED = 201  # status of an item whose id was new; 200 is one that took another's place
+    def _stop(self, answer: Answer) -> NoReturn:
+        if answer.outcome is Outcome.GONE:
+            raise IndexingError(
+                f"nothing can be written to {self._target}: {answer.reason}",
+                "the index being loaded was deleted or closed meanwhile: run the same command again",
+            )
+        if answer.error is None:
+            raise CredentialsError(
+                f"{address(self._client)} refuses the action: {answer.reason}", "ask for the missing privilege"
+            )
+        with explain_errors(self._client):
+            raise answer.error
 
-
-def _unknown(block: Block, part: Sequence[int], said: str) -> _Answer:
-    block.uncertain.update(part)
-    return Outcome.UNKNOWN, said, part
-
-
-def _count(block: Block, position: int, status: int, result: WriteResult) -> None:
-    if status == _CREATED:
-        result.created += 1
-    elif position in block.uncertain:
-        result.uncertain += 1
-    else:
-        result.replaced += 1
-        result.repeated_ids.append(block.ids[position])
-
-
-def _explain(error: dict[str, Any]) -> str:
-    cause = error.get("caused_by") or {}
-    reason = str(error.get("reason", "no reason given"))
-    return f"{reason} ({cause['reason']})" if cause.get("reason") and cause["reason"] not in reason else reason
+    def _given_up(self, trouble: Trouble) -> IndexingError:
+        seconds = self._retry.deadline(trouble.outcome)
+        remedy = "see 'esvector status' and the server's log, then run the same command again"
+        if trouble.outcome is Outcome.BLOCKED:
+            remedy = "make room on the server's disk, or lift the block of the index, then run the same command again"
+        return IndexingError(f"Elasticsearch took no writes for {seconds:g} s: {trouble.reason}", remedy)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esvector.errors import IndexingError
-from esvector.index.patience import Patience
+from esvector.index.repeating import Repeating
 from esvector.index.seen import SeenIds
 from esvector.index.window import Window
 from esvector.passport import HASH_FIELD
@@ -73,7 +73,7 @@ class Comparison:
             itself counts as there, and nothing from before.
         vector_field: where vectors are fetched from, for documents of which only other fields changed; None to encode
             these again.
-        patience: for a server in trouble.
+        repeat: for a server in trouble.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class Comparison:
         generation: int,
         seen: SeenIds | None,
         vector_field: str | None,
-        patience: Patience,
+        repeat: Repeating,
     ) -> None:
         self._client = client
         self._index = index
         self._generation = generation
         self._seen = seen
         self._vector_field = vector_field
-        self._patience = patience
+        self._repeat = repeat
 
     def note(self, ids: Sequence[str]) -> list[bool]:
         """Take note of ids of this run; whether each was there before."""
@@ -148,7 +148,7 @@ class Comparison:
                 window.documents[row] = replace(window.documents[row], vector=kept)
 
     def _hits(self, ids: Sequence[str], **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-        answer = self._patience(
+        answer = self._repeat(
             lambda: self._client.search(
                 index=self._index,
                 query={"ids": {"values": list(ids)}},
@@ -164,32 +164,32 @@ class Comparison:
         return list(answer.get("hits", {}).get("hits", []))
 
 
-def stored_ids(client: Elasticsearch, index: str, patience: Patience) -> Iterator[list[str]]:
+def stored_ids(client: Elasticsearch, index: str, repeat: Repeating) -> Iterator[list[str]]:
     """Yield the ids of all documents that a refresh has made visible, in pages, as of one moment."""
-    for page in stored_pages(client, index, patience, _SCAN, source=False):
+    for page in stored_pages(client, index, repeat, _SCAN, source=False):
         yield [hit["_id"] for hit in page]
 
 
 def stored_pages(
     client: Elasticsearch,
     index: str,
-    patience: Patience,
+    repeat: Repeating,
     size: int,
     **wanted: Any,  # noqa: ANN401
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the hits of all documents, ``size`` at a time, as of one moment; ``wanted`` says what is read of each."""
-    pit = patience(lambda: client.open_point_in_time(index=index, keep_alive=_SCAN_ALIVE))["id"]
+    pit = repeat(lambda: client.open_point_in_time(index=index, keep_alive=_SCAN_ALIVE))["id"]
     after: dict[str, Any] = {}
     try:
-        while page := _page(client, pit, patience, size=size, **wanted, **after):
+        while page := _page(client, pit, repeat, size=size, **wanted, **after):
             yield page
             after = {"search_after": page[-1]["sort"]}
     finally:
         client.options(ignore_status=404).close_point_in_time(id=pit)
 
 
-def _page(client: Elasticsearch, pit: str, patience: Patience, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
-    answer = patience(
+def _page(client: Elasticsearch, pit: str, repeat: Repeating, **wanted: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    answer = repeat(
         lambda: client.search(
             pit={"id": pit, "keep_alive": _SCAN_ALIVE},
             sort=["_shard_doc"],

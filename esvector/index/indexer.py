@@ -127,6 +127,7 @@ class Indexer:
         check_alias(alias)
         self.client = client
         self.alias = alias
+        self.retry = retry or RetryPolicy()
         self._made_by: EncoderProfile | Encoder | None = profile or encoder
         self._stated: dict[str, Any] = {
             "text_fields": tuple(text_fields) if text_fields else None,
@@ -153,7 +154,7 @@ class Indexer:
             "senders": senders,
             "body_bytes": body_bytes,
             "query_cache": None if query_cache is None else Path(query_cache),
-            "retry": retry or RetryPolicy(),
+            "retry": self.retry,
             "grace": grace,
             "prune": PruneGuard(most_pruned) if prune else None,
         }

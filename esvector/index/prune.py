@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from esvector.errors import IndexingError
 from esvector.index.bulk import BulkWriter, RetryPolicy
 from esvector.index.content import PLACE_BITS, stored_ids
-from esvector.index.patience import Patience
+from esvector.index.repeating import Repeating
 from esvector.index.seen import SeenIds
 from esvector.index.target import Target
 from esvector.index.versions import loading_alias
@@ -38,7 +38,7 @@ def prune(
     guard: PruneGuard | None,
     unreadable: int,
     retry: RetryPolicy,
-    patience: Patience,
+    repeat: Repeating,
 ) -> int:
     """Delete the documents of ``target`` that are not among ``seen``; return how many of ``count`` they were.
 
@@ -48,7 +48,7 @@ def prune(
     if guard is not None and unreadable:
         _log.warning("nothing is pruned: of %d records nobody knows the id, so they may be what is missing", unreadable)
         return 0
-    gone = sum(map(len, _unseen(client, target.index, seen, patience)))
+    gone = sum(map(len, _unseen(client, target.index, seen, repeat)))
     if guard is not None and gone > guard.most * count:
         raise IndexingError(
             f"{gone} of the {count} documents of {target.index} are not in the source, more than the {guard.most:.0%} "
@@ -59,13 +59,13 @@ def prune(
         writer = BulkWriter(client, loading_alias(target.index), retry=retry)
         # Beats whatever this run wrote, and nothing of the next.
         version = (target.generation + 1 << PLACE_BITS) - 1
-        for ids in _unseen(client, target.index, seen, patience):
+        for ids in _unseen(client, target.index, seen, repeat):
             writer.delete(ids, [version] * len(ids))
-        patience(lambda: client.indices.refresh(index=target.index))
+        repeat(lambda: client.indices.refresh(index=target.index))
     return gone
 
 
-def _unseen(client: Elasticsearch, index: str, seen: SeenIds, patience: Patience) -> Iterator[list[str]]:
-    for ids in stored_ids(client, index, patience):
+def _unseen(client: Elasticsearch, index: str, seen: SeenIds, repeat: Repeating) -> Iterator[list[str]]:
+    for ids in stored_ids(client, index, repeat):
         if unseen := [id_ for id_, known in zip(ids, seen.holds(ids), strict=True) if not known]:
             yield unseen

@@ -14,7 +14,7 @@ from esvector.client import explain_errors
 from esvector.errors import IndexNotFoundError, VerificationError
 from esvector.index.checkpoint import JobFolder
 from esvector.index.content import stored_pages
-from esvector.index.patience import Patience
+from esvector.index.repeating import Repeating
 from esvector.index.target import BLOCKED_KEY, Target, find_targets, lift_block, update_meta
 from esvector.index.verify import check_complete, verify
 from esvector.passport import HASH_FIELD
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["ReembedReport", "StoredDocuments", "reembed"]
 
 _PAGE = 500
-_SECONDS = 600.0  # that a server in trouble is waited for
 _FREE_PASSES = 2  # over what others wrote meanwhile, before they have to wait for the last one
 
 
@@ -50,19 +49,19 @@ class ReembedReport:
 class StoredDocuments:
     """The documents of an index as records, under their own ids; each iteration reads them as they are then."""
 
-    def __init__(self, client: Elasticsearch, target: Target, patience: Patience, *, with_vectors: bool) -> None:
+    def __init__(self, client: Elasticsearch, target: Target, repeat: Repeating, *, with_vectors: bool) -> None:
         self._client = client
         self._index = target.index
         self._vector_field = target.passport.vector_field
-        self._patience = patience
+        self._repeat = repeat
         self._with_vectors = with_vectors
 
     def __iter__(self) -> Iterator[Record]:
-        self._patience(lambda: self._client.indices.refresh(index=self._index))
+        self._repeat(lambda: self._client.indices.refresh(index=self._index))
         source: dict[str, Any] = {"excludes": [self._vector_field.partition(".")[0], HASH_FIELD]}
         if self._with_vectors:
             source = {"excludes": [HASH_FIELD], "exclude_vectors": False}
-        for page in stored_pages(self._client, self._index, self._patience, _PAGE, source=source):
+        for page in stored_pages(self._client, self._index, self._repeat, _PAGE, source=source):
             yield from map(self._record, page)
 
     def _record(self, hit: dict[str, Any]) -> Record:
@@ -107,10 +106,10 @@ class _Reembedding:
         self._least_recall = least_recall
         self._progress = progress
         self._live = live_target(indexer.client, indexer.alias)
-        self._patience = Patience(indexer.client, _SECONDS, threading.Event())
+        self._repeat = Repeating(indexer.client, indexer.retry, threading.Event())
         keeps = self._live.passport.element_type != "byte" and "." not in self._live.passport.vector_field
         self._documents = StoredDocuments(
-            self._client, self._live, self._patience, with_vectors=keeps and indexer.encodes_like(self._live)
+            self._client, self._live, self._repeat, with_vectors=keeps and indexer.encodes_like(self._live)
         )
         self._seen_changes: Mapping[str, int] = {}
         self._recall = 0.0
@@ -127,7 +126,7 @@ class _Reembedding:
         for _ in range(_FREE_PASSES):
             if not self._catch_up():
                 break
-        found = verify(self._client, target, self._live.index, self._patience)
+        found = verify(self._client, target, self._live.index, self._repeat)
         self._recall = found.recall
         if found.recall < self._least_recall:
             raise VerificationError(
@@ -137,7 +136,7 @@ class _Reembedding:
             )
         with no_writes(self._client, self._live):
             self._catch_up()
-            check_complete(self._client, target, self._live.index, self._patience)
+            check_complete(self._client, target, self._live.index, self._repeat)
             yield
 
     def _catch_up(self) -> bool:

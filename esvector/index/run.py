@@ -22,7 +22,7 @@ from esvector.index.content import Comparison
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.load import Load, RecordOptions
-from esvector.index.patience import Patience
+from esvector.index.repeating import Repeating
 from esvector.index.pipeline import Pipeline, Stage
 from esvector.index.prune import PruneGuard, prune
 from esvector.index.seen import SeenIds
@@ -129,6 +129,7 @@ class Run:
         self._encoding: Encoding | None = None
         self._saved: Checkpoint | None = None
         self._stages: Pipeline | None = None
+        self._writer: BulkWriter | None = None
         self._started: Load | None = None
 
     @property
@@ -202,8 +203,8 @@ class Run:
         return self._started
 
     @property
-    def _patience(self) -> Patience:
-        return Patience(self._client, self._options.retry.give_up_after, self._load.stopping)
+    def _repeat(self) -> Repeating:
+        return Repeating(self._client, self._options.retry, self._load.stopping)
 
     def _resumable(self) -> Checkpoint | None:
         """Return how far an earlier attempt has come with this target, None where nothing of it can be used."""
@@ -243,7 +244,7 @@ class Run:
             return 0
         index = self._target.index
         begin_loading(self._client, index)
-        self._patience(lambda: self._client.indices.refresh(index=index))
+        self._repeat(lambda: self._client.indices.refresh(index=index))
         count = self._count(index)
         if resume is not None and count < resume.counts.created:
             raise SourceChangedError(
@@ -268,7 +269,7 @@ class Run:
             target.generation,
             seen,
             target.passport.vector_field if keeps else None,
-            self._patience,
+            self._repeat,
         )
 
     def _first_window(self, windows: Iterator[Window], compare: Comparison | None) -> Window | None:
@@ -289,7 +290,7 @@ class Run:
         encoding = self._encoding = self._encoding.settle(first.documents, self._options.backend, self._options.task)
         if self._target is None:
             self._create(first, encoding)
-        writer = BulkWriter(
+        self._writer = writer = BulkWriter(
             self._client,
             loading_alias(self._require_target().index),
             vector_field=self._making.vector_field,
@@ -340,7 +341,8 @@ class Run:
         try:
             while not pipeline.join(_TICK):
                 self._check_lease()
-                self._progress(self._load.progress("indexing"))
+                waiting = self._writer.waiting_for if self._writer is not None else None
+                self._progress(replace(self._load.progress("indexing"), waiting=waiting))
         except KeyboardInterrupt:
             self._drain(pipeline)
             raise
@@ -386,7 +388,7 @@ class Run:
         self._folder.save(self._saved)
 
     def _count(self, index: str) -> int:
-        return int(self._patience(lambda: self._client.count(index=index))["count"])
+        return int(self._repeat(lambda: self._client.count(index=index))["count"])
 
     def _verify(self, before: int) -> int:
         """Compare what the server holds with what it acknowledged; return how many documents that are."""
@@ -395,7 +397,7 @@ class Run:
         if self._target is None:
             raise load.hopeless()
         index = self._target.index
-        self._patience(lambda: self._client.indices.refresh(index=index))
+        self._repeat(lambda: self._client.indices.refresh(index=index))
         count = self._count(index)
         created = load.created
         if not before + created <= count <= before + created + load.uncertain:
@@ -417,9 +419,7 @@ class Run:
             return 0
         target = self._require_target()
         self._progress(self._load.progress("pruning"))
-        return prune(
-            self._client, target, seen, count, guard, self._load.unreadable, self._options.retry, self._patience
-        )
+        return prune(self._client, target, seen, count, guard, self._load.unreadable, self._options.retry, self._repeat)
 
     def _serve(self, previous: str | None) -> None:
         target = self._require_target()
@@ -446,6 +446,7 @@ class Run:
             encoded=counts.encoded,
             truncated=counts.truncated,
             tokens=counts.tokens,
+            sent_again=self._writer.traffic.sent_again if self._writer is not None else 0,
             seconds=load.seconds,
             stages=self._stages.times() if self._stages is not None else (),
             dead_letters=str(letters.path) if letters.path else None,

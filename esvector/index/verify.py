@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from esvector.errors import VerificationError
 from esvector.index.content import stored_pages
-from esvector.index.patience import Patience
+from esvector.index.repeating import Repeating
 from esvector.index.target import Target
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class Verification:
     k: int = _K
 
 
-def check_complete(client: Elasticsearch, target: Target, source: str, patience: Patience) -> None:
+def check_complete(client: Elasticsearch, target: Target, source: str, repeat: Repeating) -> None:
     """Raise VerificationError unless ``target`` has as many documents as the index ``source``, each with a vector."""
-    patience(lambda: client.indices.refresh(index=f"{source},{target.index}"))
-    wanted = patience(lambda: client.count(index=source))["count"]
-    count = patience(lambda: client.count(index=target.index))["count"]
-    with_vector = patience(lambda: client.count(index=target.index, query=_has_vector(target)))["count"]
+    repeat(lambda: client.indices.refresh(index=f"{source},{target.index}"))
+    wanted = repeat(lambda: client.count(index=source))["count"]
+    count = repeat(lambda: client.count(index=target.index))["count"]
+    with_vector = repeat(lambda: client.count(index=target.index, query=_has_vector(target)))["count"]
     if not count == with_vector == wanted:
         raise VerificationError(
             f"{target.index} has {count} documents, {with_vector} of them with a vector, but {source} has {wanted}",
@@ -43,14 +43,14 @@ def check_complete(client: Elasticsearch, target: Target, source: str, patience:
         )
 
 
-def verify(client: Elasticsearch, target: Target, source: str, patience: Patience) -> Verification:
+def verify(client: Elasticsearch, target: Target, source: str, repeat: Repeating) -> Verification:
     """Check that nothing is missing, and search for a sample of the documents, approximately and exactly."""
-    check_complete(client, target, source, patience)
-    vectors = _sample(client, target, patience)
+    check_complete(client, target, source, repeat)
+    vectors = _sample(client, target, repeat)
     if not vectors:
         return Verification(1.0, 0)
-    exact = [_nearest(client, target, vector, _EXACT, patience) for vector in vectors]
-    found = [_nearest(client, target, vector, _CANDIDATES, patience) for vector in vectors]
+    exact = [_nearest(client, target, vector, _EXACT, repeat) for vector in vectors]
+    found = [_nearest(client, target, vector, _CANDIDATES, repeat) for vector in vectors]
     hits = sum(len(near & all_near) for near, all_near in zip(found, exact, strict=True))
     return Verification(hits / sum(map(len, exact)), len(vectors))
 
@@ -61,19 +61,19 @@ def _has_vector(target: Target) -> dict[str, Any]:
     return {"nested": {"path": field.partition(".")[0], "query": exists}} if "." in field else exists
 
 
-def _sample(client: Elasticsearch, target: Target, patience: Patience) -> list[list[float]]:
+def _sample(client: Elasticsearch, target: Target, repeat: Repeating) -> list[list[float]]:
     """Vectors of documents from all over the index."""
     field = target.passport.vector_field
-    count = patience(lambda: client.count(index=target.index))["count"]
+    count = repeat(lambda: client.count(index=target.index))["count"]
     every = max(1, count // _QUERIES)
     ids: list[str] = []
     place = 0
-    for page in stored_pages(client, target.index, patience, 5_000, source=False):
+    for page in stored_pages(client, target.index, repeat, 5_000, source=False):
         ids += [hit["_id"] for hit in page[-place % every :: every]]
         place += len(page)
         if len(ids) >= _QUERIES:
             break
-    answer = patience(
+    answer = repeat(
         lambda: client.search(
             index=target.index, query={"ids": {"values": ids[:_QUERIES]}}, size=_QUERIES, source={"includes": [field]}
         )
@@ -88,11 +88,11 @@ def _vector(source: dict[str, Any], field: str) -> list[float]:
 
 
 def _nearest(
-    client: Elasticsearch, target: Target, vector: list[float], candidates: int, patience: Patience
+    client: Elasticsearch, target: Target, vector: list[float], candidates: int, repeat: Repeating
 ) -> set[str]:
     field = target.passport.vector_field
     knn = {"field": field, "query_vector": vector, "k": _K, "num_candidates": candidates}
-    answer = patience(
+    answer = repeat(
         lambda: client.search(index=target.index, knn=knn, size=_K, source=False, allow_partial_search_results=False)
     )
     return {hit["_id"] for hit in answer["hits"]["hits"]}

@@ -21,7 +21,7 @@ from esvector.index.versions import live_index
 from esvector.types import Progress
 from tests.support.encoders import HashEncoder
 
-QUICK = RetryPolicy(give_up_after=20, first_wait=0.01, longest_wait=0.1)
+QUICK = RetryPolicy(give_up_after=20, first_wait=0.01, longest_wait=0.1, probe_every=0.1)
 FLAT = {"mappings": {"properties": {"vector": {"type": "dense_vector", "index_options": {"type": "flat"}}}}}
 
 

@@ -5,10 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
-from elasticsearch import ApiError
 
-from esvector.index.outcomes import Outcome, classify_answer, classify_item
 from esvector.index.packing import pack
 
 VECTORS = np.array([[0.5, -1.25, 3e-8], [1, 2, 3]], np.float32)
@@ -55,53 +52,3 @@ def test_bodies_are_cut_into_even_parts_without_losing_any(limit: int) -> None:
     assert all(len(block.body(part)) <= limit + 2 * largest or len(part) == 1 for part in parts)
     if limit == 10**9:
         assert len(parts) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "outcome"),
-    [
-        (200, {}, Outcome.DONE),
-        (201, {}, Outcome.DONE),
-        (400, {"type": "document_parsing_exception"}, Outcome.REFUSED),
-        (400, {"type": "strict_dynamic_mapping_exception"}, Outcome.REFUSED),
-        (409, {"type": "version_conflict_engine_exception"}, Outcome.SUPERSEDED),
-        (404, {"type": "index_not_found_exception"}, Outcome.FATAL),
-        (403, {"type": "security_exception"}, Outcome.FATAL),
-        (403, {"type": "cluster_block_exception"}, Outcome.AGAIN),
-        (429, {"type": "es_rejected_execution_exception", "reason": "queue full"}, Outcome.AGAIN),
-        (429, {"type": "cluster_block_exception", "reason": "disk usage exceeded flood-stage"}, Outcome.AGAIN),
-        (
-            429,
-            {
-                "type": "es_rejected_execution_exception",
-                "reason": "operation of size [9] exceeds the maximum allowed limit",
-            },
-            Outcome.REFUSED,
-        ),
-        (503, {"type": "unavailable_shards_exception"}, Outcome.AGAIN),
-        (500, {"type": "any"}, Outcome.AGAIN),
-    ],
-)
-def test_what_an_item_means(status: int, error: dict[str, str], outcome: Outcome) -> None:
-    assert classify_item(status, error) is outcome
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "outcome"),
-    [
-        (413, "", Outcome.SPLIT),
-        (400, "action_request_validation_exception", Outcome.SPLIT),
-        (400, "media_type_header_exception", Outcome.FATAL),
-        (429, "es_rejected_execution_exception", Outcome.AGAIN),
-        (429, "circuit_breaking_exception", Outcome.SPLIT),
-        (401, "security_exception", Outcome.FATAL),
-        (403, "security_exception", Outcome.FATAL),
-        (404, "index_not_found_exception", Outcome.FATAL),
-        (502, "", Outcome.UNKNOWN),
-        (503, "master_not_discovered_exception", Outcome.AGAIN),
-        (504, "", Outcome.UNKNOWN),
-    ],
-)
-def test_what_a_failed_request_means(status: int, kind: str, outcome: Outcome) -> None:
-    meta = ApiResponseMeta(status, "1.1", HttpHeaders(), 0.1, NodeConfig("http", "localhost", 9200))
-    assert classify_answer(ApiError("no", meta, {"error": {"type": kind, "reason": "r"}})) is outcome

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from esvector.client import connect
+from esvector.client import connect, refreshed_credentials
 from esvector.errors import ConfigError
 
 LOCAL = "http://localhost:9200"
@@ -48,3 +48,27 @@ def test_an_argument_wins_over_the_environment_and_the_default_is_local() -> Non
     ):
         with connect(url, environ) as client:
             assert [node.config.port for node in client.transport.node_pool.all()] == [port]
+
+
+def test_several_addresses_are_each_checked() -> None:
+    with connect("http://localhost:9201, http://127.0.0.1:9202", {}) as client:
+        assert {node.config.port for node in client.transport.node_pool.all()} == {9201, 9202}
+    for url in ("http://localhost:9201,", "http://localhost:9201,http://search.example.org:9200"):
+        with pytest.raises(ConfigError):
+            connect(url, {"ESVECTOR_API_KEY": "abc"})
+
+
+def test_credentials_are_read_again_and_only_new_ones_count(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("old")
+    with connect(LOCAL, {"ESVECTOR_API_KEY_FILE": str(file)}) as client:
+        derived = client.options(request_timeout=7)
+        assert refreshed_credentials(derived) is None
+        file.write_text("new\n")
+        renewed = refreshed_credentials(derived)
+        assert renewed is not None
+        assert renewed._headers["authorization"] == "ApiKey new"
+        assert renewed._request_timeout == 7
+        assert refreshed_credentials(renewed) is None
+    with connect(LOCAL, {}) as nobody:
+        assert refreshed_credentials(nobody) is None
