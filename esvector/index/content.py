@@ -69,8 +69,8 @@ class Comparison:
         client: the Elasticsearch client.
         index: where to look; it was refreshed when the run began, and holds what was there then.
         generation: of this run.
-        seen: ids met in this run. None when the run goes on with its own earlier work only: then just what it wrote
-            itself counts as there, and nothing from before.
+        fresh: whether nothing can be there but the run's own earlier work: then just what it wrote itself counts, and
+            nobody has to remember the ids that were met.
         vector_field: where vectors are fetched from, for documents of which only other fields changed; None to encode
             these again.
         repeat: for a server in trouble.
@@ -81,27 +81,36 @@ class Comparison:
         client: Elasticsearch,
         index: str,
         generation: int,
-        seen: SeenIds | None,
+        fresh: bool,
         vector_field: str | None,
         repeat: Repeating,
     ) -> None:
         self._client = client
         self._index = index
         self._generation = generation
-        self._seen = seen
+        self._seen = None if fresh else SeenIds()
+        self._refused = SeenIds()
         self._vector_field = vector_field
         self._repeat = repeat
 
-    def note(self, ids: Sequence[str]) -> list[bool]:
-        """Take note of ids of this run; whether each was there before."""
-        return self._seen.add(ids) if self._seen is not None else [False] * len(ids)
+    def note(self, window: Window) -> None:
+        """Take note of the ids of a window, and in it of those that came before."""
+        if self._seen is not None:
+            window.repeated = self._seen.add([document.id for document in window.documents])
+            self._refused.add(window.refused_ids)
+
+    def met(self, ids: Sequence[str]) -> list[bool]:
+        """Whether each of ``ids`` was that of a record of this run, be it one that was refused."""
+        if self._seen is None:
+            return [True] * len(ids)
+        return [one or other for one, other in zip(self._seen.holds(ids), self._refused.holds(ids), strict=True)]
 
     def __call__(self, window: Window) -> None:
         """Count and drop what needs no work; documents whose vector can be kept get it."""
+        self.note(window)
         ids = [document.id for document in window.documents]
         if not ids:
             return
-        window.repeated = self.note(ids)
         stored = self._look_up(ids)
         rows: list[int] = []
         keep_vector: list[int] = []

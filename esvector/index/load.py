@@ -124,8 +124,8 @@ class Load:
         """Seconds since the load was made."""
         return time.monotonic() - self._started
 
-    def windows(self, on_skipped: Callable[[list[str]], object] | None = None) -> Iterator[Window]:
-        """Read the source, after what an earlier attempt has settled; ``on_skipped`` is told the ids in that.
+    def windows(self, on_skipped: Callable[[Window], object] | None = None) -> Iterator[Window]:
+        """Read the source, after what an earlier attempt has settled; ``on_skipped`` is told of that.
 
         Raises HopelessInputError when too many records cannot be indexed, SourceChangedError when the input is not the
         one that the earlier attempt read.
@@ -218,13 +218,13 @@ class Load:
             self.read += 1
             yield record
 
-    def _skip(self, done: Checkpoint, on_skipped: Callable[[list[str]], object] | None) -> None:
+    def _skip(self, done: Checkpoint, on_skipped: Callable[[Window], object] | None) -> None:
         """Read over what is settled, and see that it is what was read then."""
         window = self._window()
         for record in self._next_records():
             self._take(record, window, skip=True)
             if on_skipped is not None and (window.full or self.read == done.place):
-                on_skipped([document.id for document in window.documents])
+                on_skipped(window)
             if self.read == done.place:
                 break
             if window.full:
@@ -288,6 +288,8 @@ class Load:
 
     def _refuse(self, window: Window, letter: DeadLetter, *, skip: bool) -> None:
         self._digest.update(f"\0refused {letter.id} {letter.reason}".encode("utf-8", "surrogatepass"))
+        if letter.id is not None:
+            window.refused_ids.append(letter.id)
         if not skip:
             self._letter(window, letter, self.read)
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from esvector.errors import IndexingError
 from esvector.index.bulk import BulkWriter, RetryPolicy
-from esvector.index.content import PLACE_BITS, stored_ids
+from esvector.index.content import PLACE_BITS, Comparison, stored_ids
 from esvector.index.repeating import Repeating
-from esvector.index.seen import SeenIds
 from esvector.index.target import Target
 from esvector.index.versions import loading_alias
 
@@ -33,14 +32,14 @@ class PruneGuard:
 def prune(
     client: Elasticsearch,
     target: Target,
-    seen: SeenIds,
+    compare: Comparison,
     count: int,
     guard: PruneGuard | None,
     unreadable: int,
     retry: RetryPolicy,
     repeat: Repeating,
 ) -> int:
-    """Delete the documents of ``target`` that are not among ``seen``; return how many of ``count`` they were.
+    """Delete the documents of ``target`` that no record had, by ``compare``; return how many of ``count`` they were.
 
     Without a ``guard`` (of an index that nobody sees yet) they just go. With one, nothing is deleted where a record
     was ``unreadable``, so that its id is not known, and IndexingError is raised where it would be too many.
@@ -48,7 +47,7 @@ def prune(
     if guard is not None and unreadable:
         _log.warning("nothing is pruned: of %d records nobody knows the id, so they may be what is missing", unreadable)
         return 0
-    gone = sum(map(len, _unseen(client, target.index, seen, repeat)))
+    gone = sum(map(len, _unseen(client, target.index, compare, repeat)))
     if guard is not None and gone > guard.most * count:
         raise IndexingError(
             f"{gone} of the {count} documents of {target.index} are not in the source, more than the {guard.most:.0%} "
@@ -59,13 +58,13 @@ def prune(
         writer = BulkWriter(client, loading_alias(target.index), retry=retry)
         # Beats whatever this run wrote, and nothing of the next.
         version = (target.generation + 1 << PLACE_BITS) - 1
-        for ids in _unseen(client, target.index, seen, repeat):
+        for ids in _unseen(client, target.index, compare, repeat):
             writer.delete(ids, [version] * len(ids))
         repeat(lambda: client.indices.refresh(index=target.index))
     return gone
 
 
-def _unseen(client: Elasticsearch, index: str, seen: SeenIds, repeat: Repeating) -> Iterator[list[str]]:
+def _unseen(client: Elasticsearch, index: str, compare: Comparison, repeat: Repeating) -> Iterator[list[str]]:
     for ids in stored_ids(client, index, repeat):
-        if unseen := [id_ for id_, known in zip(ids, seen.holds(ids), strict=True) if not known]:
+        if unseen := [id_ for id_, known in zip(ids, compare.met(ids), strict=True) if not known]:
             yield unseen

@@ -39,12 +39,13 @@ class Repeating:
 
         def too_long(state: tenacity.RetryCallState) -> bool:
             outcome = _outcome(state.outcome.exception() if state.outcome else None)
-            return outcome is None or time.monotonic() - began >= self._policy.deadline(outcome)
+            late = outcome is None or time.monotonic() - began >= self._policy.deadline(outcome)
+            return late or self._stopping.is_set()
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: _outcome(error) is not None),
             wait=tenacity.wait_random_exponential(self._policy.first_wait, self._policy.longest_wait),
-            stop=tenacity.stop_any(too_long, tenacity.stop_when_event_set(self._stopping)),
+            stop=too_long,
             sleep=tenacity.sleep_using_event(self._stopping),
             reraise=True,
         )

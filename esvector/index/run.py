@@ -22,10 +22,9 @@ from esvector.index.content import Comparison
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.load import Load, RecordOptions
-from esvector.index.repeating import Repeating
 from esvector.index.pipeline import Pipeline, Stage
 from esvector.index.prune import PruneGuard, prune
-from esvector.index.seen import SeenIds
+from esvector.index.repeating import Repeating
 from esvector.index.target import Making, Target, find_targets, raise_generation
 from esvector.index.versions import (
     begin_loading,
@@ -173,14 +172,13 @@ class Run:
             on_advance=lambda window, counts: self._save(window, counts, letters),
         )
         before = self._open_target(resume)
-        seen = self._seen(resume)
-        compare = self._comparison(seen)
+        compare = self._comparison(resume)
         windows = load.windows(None if compare is None else compare.note)
         first = self._first_window(windows, compare)
         if first is not None:
             self._fill(first, windows, compare)
         count = self._verify(before)
-        pruned = self._prune(seen, count)
+        pruned = self._prune(compare, count)
         self._folder.clear()
         if self.updates_live:
             end_loading(self._client, self._require_target().index)
@@ -253,12 +251,7 @@ class Run:
             )
         return count
 
-    def _seen(self, resume: Checkpoint | None) -> SeenIds | None:
-        """Return a set for the ids of the run, where something from before the run may be in the target."""
-        fresh = self._target is None or (resume is not None and self._target.generation == 1 and not self._target.live)
-        return None if fresh else SeenIds()
-
-    def _comparison(self, seen: SeenIds | None) -> Comparison | None:
+    def _comparison(self, resume: Checkpoint | None) -> Comparison | None:
         target = self._target
         if target is None:
             return None
@@ -267,9 +260,9 @@ class Run:
             self._client,
             target.index,
             target.generation,
-            seen,
-            target.passport.vector_field if keeps else None,
-            self._repeat,
+            fresh=resume is not None and target.generation == 1 and not target.live,
+            vector_field=target.passport.vector_field if keeps else None,
+            repeat=self._repeat,
         )
 
     def _first_window(self, windows: Iterator[Window], compare: Comparison | None) -> Window | None:
@@ -412,14 +405,16 @@ class Run:
             raise load.hopeless()
         return count
 
-    def _prune(self, seen: SeenIds | None, count: int) -> int:
+    def _prune(self, compare: Comparison | None, count: int) -> int:
         """Delete what no record of the input has; return how many documents that were."""
         guard = self._options.prune if self.updates_live else None
-        if seen is None or (self.updates_live and guard is None):
+        if compare is None or (self.updates_live and guard is None):
             return 0
         target = self._require_target()
         self._progress(self._load.progress("pruning"))
-        return prune(self._client, target, seen, count, guard, self._load.unreadable, self._options.retry, self._repeat)
+        return prune(
+            self._client, target, compare, count, guard, self._load.unreadable, self._options.retry, self._repeat
+        )
 
     def _serve(self, previous: str | None) -> None:
         target = self._require_target()

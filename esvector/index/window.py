@@ -54,6 +54,7 @@ class Window:
         places: the number of each one's record in the input, from 1.
         sources: the fields of each as JSON, its hash among them.
         hashes: that hash, of what is encoded and of all that is stored.
+        refused_ids: of the records that were refused when they were read, where there is one.
         repeated: whether an earlier record of the load had the same id, where that is known.
         counts: what is known of the records.
         place: number of the last record.
@@ -66,6 +67,7 @@ class Window:
     places: list[int] = field(default_factory=list)
     sources: list[bytes] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
+    refused_ids: list[str] = field(default_factory=list)
     repeated: list[bool] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     place: int = 0
@@ -108,6 +110,7 @@ class Window:
         self.places += following.places
         self.sources += following.sources
         self.hashes += following.hashes
+        self.refused_ids += following.refused_ids
         self.repeated += following.repeated
         self.counts += following.counts
         self.place, self.digest = following.place, following.digest
