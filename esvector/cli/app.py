@@ -22,6 +22,7 @@ EXIT_INTERRUPTED = 130
 
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
+    "estimate": "esvector.cli.estimate:estimate",
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
