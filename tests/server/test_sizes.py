@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from elasticsearch import Elasticsearch
 
 from esvector import Indexer
+from esvector.cli import app
 from esvector.client import Server, describe_server
 from esvector.demo import python_docs
 from esvector.index.estimate import estimate_load
 from esvector.index.inspect import describe_versions
 from esvector.index.packing import pack
 from esvector.index.sizes import source_vector_bytes, vector_bytes, vector_types
+from esvector.local.distribution import VERSION
 from esvector.vectors import ElementType, to_elements
 from tests.support.encoders import HashEncoder
 
@@ -97,3 +102,18 @@ def test_an_estimate_is_near_what_the_load_then_takes(es: Elasticsearch, alias: 
     assert status.disk_bytes == pytest.approx(found.sizes[0].disk_bytes, rel=0.25)
     assert status.memory_bytes == pytest.approx(found.sizes[0].memory_bytes, rel=0.25)
     assert (found.sizes[0].index_type, found.sizes[0].chosen) == (status.vector_type, True)
+
+
+def test_a_server_that_answers_is_asked_for_its_version_only(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"id": 1, "text": "x"}\n')
+    with caplog.at_level(logging.INFO, "elastic_transport"):
+        result = CliRunner().invoke(app, ["estimate", "a.jsonl", "--model", "all-MiniLM-L6-v2", "--url", server_url])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["server"], found["server_assumed"]) == (VERSION, None)
+    requests = [said.getMessage().split()[:2] for said in caplog.records if said.name.startswith("elastic_transport")]
+    assert [method for method, _ in requests] == ["GET"]
+    assert requests[0][1].startswith(f"{server_url}/_nodes/_local")
