@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.threads import one_torch_thread
+
 
 @pytest.fixture(scope="session", autouse=True)
 def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -20,10 +22,6 @@ def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """For tiny models: threads that wait for each other take longer than those do."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    """Torch on one thread, for the files that ask for it."""
+    with one_torch_thread():
+        yield
