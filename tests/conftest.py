@@ -11,6 +11,7 @@ from elasticsearch import Elasticsearch
 from esvector.client import connect
 from esvector.local.ephemeral import ephemeral_node
 from esvector.local.node import Node
+from tests.support.threads import one_torch_thread
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,3 +52,10 @@ def alias(es: Elasticsearch, request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     for index in es.indices.get(index=f"{name}*", expand_wildcards="all"):
         es.indices.delete(index=index)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, for the files that ask for it."""
+    with one_torch_thread():
+        yield

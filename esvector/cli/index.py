@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import click
 
 from esvector.cli.options import (
+    DocumentOptions,
+    EncoderOptions,
+    document_options,
+    encoder_options,
     open_client,
     output_option,
     query_cache_option,
@@ -17,46 +20,14 @@ from esvector.cli.options import (
     wants_json,
 )
 
-if TYPE_CHECKING:
-    from esvector.encode.advice import Task
-    from esvector.encode.calibrate import BackendName
-    from esvector.encode.profile import Similarity
-    from esvector.vectors import ElementType
-
 __all__ = ["index"]
-
-BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--into", "alias", required=True, metavar="ALIAS", help="Name to search under.")
-@click.option("--model", metavar="NAME_OR_PATH", help="Hub name, or folder [default: what made ALIAS].")
-@click.option("--revision", metavar="COMMIT", help="Revision of the hub repository.")
-@click.option(
-    "--text", "text_fields", multiple=True, metavar="FIELD", help="Field to encode; repeatable [default: title, text]."
-)
-@click.option("--id", "id_field", metavar="FIELD", help="Field with the id [default: _id, else id, else by content].")
-@click.option("--mapping", type=click.Path(path_type=Path, dir_okay=False), help="A copy of mappings/documents.json.")
-@click.option("--field", "fields", multiple=True, metavar="NAME:TYPE", help="Type of a field, such as year:integer.")
-@click.option("--vector-field", metavar="FIELD", help="Field that holds the vector [default: vector].")
-@click.option("--query-prompt", metavar="TEXT", help="Text before every query [default: the model's].")
-@click.option("--document-prompt", metavar="TEXT", help="Text before every document [default: the model's].")
-@click.option("--similarity", type=click.Choice(["cosine", "dot"]), help="Similarity [default: the model's].")
-@click.option("--max-length", type=click.IntRange(min=1), help="Tokens read of a text [default: the model's].")
-@click.option("--dims", type=click.IntRange(min=1), help="Cut vectors to so many dims (Matryoshka models).")
-@click.option("--query-model", metavar="NAME_OR_PATH", help="Model of the queries, of a dual encoder.")
-@click.option("--family", metavar="NAME", help="Preset for what the model leaves open, see 'esvector models'.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format to encode in.")
-@click.option("--devices", metavar="NAMES", help="Where to encode, such as cuda:0,cuda:1 [default: a GPU, else cpu].")
-@click.option(
-    "--backend", type=click.Choice(BACKENDS), default="torch", show_default=True, help="What encodes on a CPU."
-)
-@click.option("--task", type=click.Choice(["search", "similar"]), help="Questions to passages, or like with like.")
-@click.option("--given", metavar="FIELD", help="Field with each record's own vector; --model says what made them.")
-@click.option(
-    "--element-type", type=click.Choice(["float", "bfloat16", "byte"]), help="How vectors are kept [default: float]."
-)
+@encoder_options(model_required=False)
+@document_options
 @click.option("--rebuild", is_flag=True, help="Build a new version, also where the live one could be updated.")
 @click.option("--prune", is_flag=True, help="Delete documents that are not in the source.")
 @click.option("--force", is_flag=True, help="Prune even more than a tenth of the documents.")
@@ -80,26 +51,8 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
 def index(
     sources: tuple[str, ...],
     alias: str,
-    model: str | None,
-    revision: str | None,
-    text_fields: tuple[str, ...],
-    id_field: str | None,
-    mapping: Path | None,
-    fields: tuple[str, ...],
-    vector_field: str | None,
-    query_prompt: str | None,
-    document_prompt: str | None,
-    similarity: Similarity | None,
-    max_length: int | None,
-    dims: int | None,
-    query_model: str | None,
-    family: str | None,
-    dtype: str | None,
-    devices: str | None,
-    backend: BackendName | Literal["auto"],
-    task: Task | None,
-    given: str | None,
-    element_type: ElementType | None,
+    encoder: EncoderOptions,
+    document: DocumentOptions,
     rebuild: bool,
     prune: bool,
     force: bool,
@@ -125,41 +78,26 @@ def index(
     """
     from esvector.cli.progress import show_progress
     from esvector.cli.report import print_report
-    from esvector.encode.profile import EncoderProfile
     from esvector.index.indexer import Indexer
     from esvector.index.sources import read_documents
-    from esvector.mapping import parse_field_types
 
     documents = read_documents(*sources)
-    stated = {
-        "revision": revision,
-        "query_prompt": query_prompt,
-        "document_prompt": document_prompt,
-        "similarity": similarity,
-        "max_length": max_length,
-        "dims": dims,
-        "query_model": query_model,
-        "family": family,
-        "dtype": dtype,
-    }
-    if model is None and (without := [name for name, value in stated.items() if value is not None]):
-        raise click.UsageError(f"--{without[0].replace('_', '-')} says how to use a model: name it with --model")
     indexer = Indexer(
         open_client(url),
         alias,
-        profile=EncoderProfile(model, **stated) if model is not None else None,  # type: ignore[arg-type]
-        text_fields=text_fields,
-        id_field=id_field,
-        mapping=mapping,
-        field_types=parse_field_types(fields),
-        vector_field=vector_field,
+        profile=encoder.profile(),
+        text_fields=document.text_fields,
+        id_field=document.id_field,
+        mapping=document.mapping,
+        field_types=document.field_types,
+        vector_field=document.vector_field,
         dead_letters=dead_letters,
         senders=senders,
-        devices=tuple(devices.split(",")) if devices else (),
-        backend=backend,
-        task=task,
-        given=given,
-        element_type=element_type,
+        devices=encoder.devices,
+        backend=encoder.backend,
+        task=encoder.task,
+        given=document.given,
+        element_type=document.element_type,
         query_cache=query_cache,
         rebuild=rebuild,
         prune=prune,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from esvector.client import explain_errors
 from esvector.errors import ConfigError, IndexNotFoundError
+from esvector.index.sizes import keeps_raw_in_memory
 from esvector.passport import META_KEY, Passport
 
 if TYPE_CHECKING:
@@ -110,5 +111,5 @@ def _memory(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:
     if off_heap is None:
         return None
     quantized = off_heap.get("total_veq_size_bytes", 0) + off_heap.get("total_veb_size_bytes", 0)
-    raw = 0 if vector_type.startswith(("int8", "int4", "bbq")) else off_heap.get("total_vec_size_bytes", 0)
+    raw = off_heap.get("total_vec_size_bytes", 0) if keeps_raw_in_memory(vector_type) else 0
     return int(quantized + off_heap.get("total_vex_size_bytes", 0) + raw)

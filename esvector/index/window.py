@@ -9,9 +9,10 @@ from typing import Any
 
 from esvector.types import Document
 
-__all__ = ["Counts", "Ledger", "Window"]
+__all__ = ["BYTES_PER_DOCUMENT", "Counts", "Ledger", "Window"]
 
-BYTES_PER_DOCUMENT = 8192  # that a window may have on average
+BYTES_PER_DOCUMENT = 8192
+"""That a window may have on average."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
@@ -26,18 +25,12 @@ from esvector.passport import Passport
 from esvector.vectors import ElementType
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = models.words(80, seed=51)
 RECORDS = [{"id": f"d{i}", "text": text, "year": 1990 + i % 30} for i, text in enumerate(TEXTS)]
 QUERIES = ["which river runs through the old town", "apple", *models.words(8, seed=52)]
 TOLERANCE: dict[ElementType, float] = {"float": 1e-5, "bfloat16": 1e-2, "byte": 1e-2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner, Result
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
@@ -26,6 +25,8 @@ from esvector.types import IndexReport
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 Vectors = NDArray[np.float32]
 Records = list[dict[str, Any]]
 Index = Callable[..., IndexReport]
@@ -33,14 +34,6 @@ Index = Callable[..., IndexReport]
 TEXTS = models.words(40, seed=41)
 QUERY = "which river runs through the old town"
 SERVICE = "some-service/its-model"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
@@ -33,6 +32,8 @@ from esvector.encode.query_cache import LightFiles
 from esvector.errors import EncoderError
 from tests.support import models
 from tests.support.encoders import HashEncoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Vectors = NDArray[np.float32]
 TEXTS = models.words(30, seed=21)
@@ -51,14 +52,6 @@ PROFILES: dict[str, Callable[[Path], EncoderProfile]] = {
     "router": lambda folder: EncoderProfile(str(models.router(folder))),
     "dpr": lambda folder: pair(models.dpr_pair(folder), "context", "question"),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Made:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,10 @@ from esvector.types import Document
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIMS = 8
 TEXTS = models.words(24, seed=7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from esvector.encode import calibrate
@@ -23,15 +22,9 @@ from esvector.encode.tower import ModelTower
 from esvector.errors import ConfigError, EncoderError
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = models.words(450, 11)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

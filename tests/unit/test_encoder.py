@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from esvector.encode.encoder import ModelEncoder, check_match
 from esvector.encode.layout import read_layout
@@ -21,17 +19,11 @@ from esvector.encode.profile import EncoderProfile
 from esvector.errors import EncoderError, EncoderMismatchError
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 LONG = "Vector search finds what is near. " * 80
 TEXTS = ["A short text.", LONG, "Ünïcödé 🚀", "two words", "[SEP] is a token, [CLS] too", "a\x00b"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

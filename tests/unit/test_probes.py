@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from esvector.encode.encoder import ModelEncoder
@@ -20,15 +18,9 @@ from esvector.encode.tower import unit_length
 from esvector.errors import ConfigError
 from tests.support import models
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MINILM = EncoderProfile("sentence-transformers/all-MiniLM-L6-v2")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

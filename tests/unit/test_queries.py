@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from esvector.encode import queries, query_cache
@@ -27,6 +26,8 @@ from esvector.encode.tower import ModelTower
 from esvector.errors import EncoderError, EncoderMismatchError
 from tests.support import models
 from tests.support.encoders import HashEncoder
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 Vectors = NDArray[np.float32]
 TEXTS = ["which river runs through the old town", "apple", " ".join(models.words(4, seed=9))]
@@ -49,14 +50,6 @@ class Made:
         self.vectors = self.encoder.encode_query(TEXTS)
         self.cache = folder.parent / f"{folder.name}-cache"
         export_query(self.encoder, self.cache)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
 from tests.support import models
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXTS = [*models.words(8, seed=1), "Zürich, 1997: wholly un-known wordings?"]
 DUAL_VOCABULARIES = {"query": len(models.vocabulary(1)), "document": len(models.vocabulary())}
@@ -32,15 +34,6 @@ ASYMMETRIC: dict[str, Callable[[Path], Path]] = {
     "router": models.router,
     "router_deep": models.router_deep,
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take longer than models of this size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def load(folder: Path) -> SentenceTransformer:
