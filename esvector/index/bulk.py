@@ -19,6 +19,8 @@ from esvector.index.packing import Block, pack
 if TYPE_CHECKING:
     from elasticsearch import ApiError, Elasticsearch
 
+    from esvector.index.passages import PassageWindow
+
 __all__ = ["BulkWriter", "RetryPolicy", "WriteResult"]
 
 
@@ -91,15 +93,17 @@ class BulkWriter:
         versions: Sequence[int],
         sources: Sequence[bytes],
         vectors: NDArray[np.float32] | NDArray[np.int8],
+        passages: PassageWindow | None = None,
     ) -> WriteResult:
         """Index documents, waiting and repeating as needed until each is acknowledged or refused.
 
-        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims); of two documents of one id the one
-        with the higher version stays, in whatever order they arrive. Raises IndexingError when the server takes
+        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims), one of each document, or with ``passages`` one
+        of each passage; of two documents of one id the one with the higher version stays, in whatever order they
+        arrive. Raises IndexingError when the server takes
         nothing for ``give_up_after`` seconds or the target is gone, CredentialsError when it refuses us.
         """
         result = WriteResult()
-        block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
+        block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed, passages=passages)
         for part in block.parts(self._body_bytes):
             self._deliver(block, part, result)
         return result

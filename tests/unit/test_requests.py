@@ -18,7 +18,7 @@ def test_the_filter_goes_inside_knn_and_size_is_k() -> None:
             "filter": [{"term": {"a": 1}}, {"term": {"b": 2}}],
         },
         "size": 7,
-        "_source": {"excludes": ["v"]},
+        "_source": {"excludes": ["v", "esvector_hash"]},
     }
 
 
