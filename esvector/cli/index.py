@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from esvector.encode.advice import Task
     from esvector.encode.calibrate import BackendName
     from esvector.encode.profile import Similarity
+    from esvector.types import PassageOptions
     from esvector.vectors import ElementType
 
 __all__ = ["index"]
@@ -30,7 +31,7 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
     "--text", "text_fields", multiple=True, metavar="FIELD", help="Field to encode; repeatable [default: title, text]."
 )
 @click.option("--id", "id_field", metavar="FIELD", help="Field with the id [default: _id, else id, else by content].")
-@click.option("--mapping", type=click.Path(path_type=Path, dir_okay=False), help="A copy of mappings/documents.json.")
+@click.option("--mapping", type=click.Path(path_type=Path, dir_okay=False), help="A copy of one in mappings/.")
 @click.option("--field", "fields", multiple=True, metavar="NAME:TYPE", help="Type of a field, such as year:integer.")
 @click.option("--vector-field", default="vector", show_default=True, help="Field that holds the vector.")
 @click.option("--query-prompt", metavar="TEXT", help="Text before every query [default: the model's].")
@@ -46,6 +47,9 @@ BACKENDS = ["torch", "onnx", "openvino", "openvino-int8", "auto"]
     "--backend", type=click.Choice(BACKENDS), default="torch", show_default=True, help="What encodes on a CPU."
 )
 @click.option("--task", type=click.Choice(["search", "similar"]), help="Questions to passages, or like with like.")
+@click.option(
+    "--passages", metavar="auto|TOKENS[:OVERLAP]", help="Cut long texts into passages [default: one vector a document]."
+)
 @click.option("--given", metavar="FIELD", help="Field with each record's own vector; --model says what made them.")
 @click.option(
     "--element-type", type=click.Choice(["float", "bfloat16", "byte"]), help="How vectors are kept [default: float]."
@@ -78,6 +82,7 @@ def index(
     devices: str | None,
     backend: BackendName | Literal["auto"],
     task: Task | None,
+    passages: str | None,
     given: str | None,
     element_type: ElementType | None,
     query_cache: Path | None,
@@ -129,6 +134,7 @@ def index(
         devices=tuple(devices.split(",")) if devices else (),
         backend=backend,
         task=task,
+        passages=_read_passages(passages),
         given=given,
         element_type=element_type,
         query_cache=query_cache,
@@ -140,3 +146,14 @@ def index(
         from esvector.cli.app import EXIT_REJECTED
 
         sys.exit(EXIT_REJECTED)
+
+
+def _read_passages(said: str | None) -> PassageOptions | None:
+    from esvector.types import PassageOptions
+
+    if said is None or said == "auto":
+        return None if said is None else PassageOptions()
+    tokens, colon, overlap = said.partition(":")
+    if not tokens.isdecimal() or (colon and not overlap.isdecimal()):
+        raise click.BadParameter(f"{said!r} is not auto, TOKENS or TOKENS:OVERLAP", param_hint="--passages")
+    return PassageOptions(int(tokens), int(overlap) if colon else None)

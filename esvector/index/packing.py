@@ -24,8 +24,8 @@ _GROUP_BYTES = 60_000
 class Block:
     """Documents on their way, by position: ``heads[i] + vectors[i] + tail`` are the two lines of a document.
 
-    Of a document in passages, ``vectors[i]`` is all of them. No object per document, and no vector copied before the body
-    of a request is joined: each costs as much as all the rest of the work here. ``uncertain`` are those sent once
+    Of a document in passages, ``vectors[i]`` is all of them. No object per document, and no vector copied before the
+    body of a request is joined: each costs as much as all the rest of the work here. ``uncertain`` are those sent once
     without a clear answer.
     """
 
