@@ -85,7 +85,7 @@ def test_of_passages_the_best_comes_along_and_all_are_left_out_of_the_source() -
 
 def test_a_hit_has_its_best_passage() -> None:
     inner = {"_score": 0.75, "_source": {"text": "found", "start": 7, "end": 12}}
-    hits = [{"_id": "a", "_score": 0.75, "inner_hits": {"passages": {"hits": {"hits": [inner]}}}}]
+    hits = [{"_id": "a", "_score": 0.74, "inner_hits": {"passages": {"hits": {"hits": [inner]}}}}]
     (hit,) = read_hits(answer(hits={"hits": hits}), "cosine")
     assert hit == Hit("a", 0.5, {}, Passage("found", 7, 12, 0.5))
 
