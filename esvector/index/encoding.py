@@ -80,8 +80,8 @@ class Encoding:
     ) -> Encoding:
         """Return what encodes, now that the first ``documents`` are known; say what a user should look at.
 
-        With ``passages`` they will be cut, so that none is too long. Raises EncoderMismatchError when the vectors that documents brought along are not those of the model,
-        ConfigError or EncoderError when ``backend`` cannot run it.
+        With ``passages`` they will be cut, so that none is too long. Raises EncoderMismatchError when the vectors that
+        documents brought along are not those of the model, ConfigError or EncoderError when ``backend`` cannot run it.
         """
         if isinstance(self.engines[0], GivenEngine):
             self._check_given(documents)

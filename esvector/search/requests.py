@@ -94,8 +94,8 @@ def to_similarity(score: float, similarity: Similarity) -> float:
 
 def _hit(hit: Mapping[str, Any], similarity: Similarity) -> Hit:
     passage = _passage(hit, similarity)
-    # Of a nested field, ``_score`` is exact, but of the passage that was best by quantized vectors: of two that are as
-    # near it can be the other one (9.5.3: 6 of 3,000 hits, off by up to 0.005). The inner hit is the best by exact score.
+    # Of a nested field, ``_score`` is exact, but of the passage that was best by quantized vectors, which another can
+    # nearly equal (9.5.3, int8: 6 of 3,000 hits were off, by up to 0.005). The inner hit is the best by exact ones.
     score = to_similarity(hit["_score"], similarity) if passage is None else passage.score
     return Hit(hit["_id"], score, hit.get("_source", {}), passage)
 

