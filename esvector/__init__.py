@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
     from esvector.search.searcher import Searcher
-    from esvector.types import Hit, IndexReport, Progress
+    from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
 
 __all__ = [
     "Encoder",
@@ -26,6 +26,8 @@ __all__ = [
     "Hit",
     "IndexReport",
     "Indexer",
+    "Passage",
+    "PassageOptions",
     "Passport",
     "Progress",
     "Searcher",
@@ -40,6 +42,8 @@ _HOMES = {
     "Hit": "esvector.types",
     "IndexReport": "esvector.types",
     "Indexer": "esvector.index.indexer",
+    "Passage": "esvector.types",
+    "PassageOptions": "esvector.types",
     "Passport": "esvector.passport",
     "Progress": "esvector.types",
     "Searcher": "esvector.search.searcher",

@@ -11,12 +11,13 @@ from typing import Any
 
 from esvector.client import Server
 from esvector.errors import ConfigError
-from esvector.passport import HASH_FIELD, Passport
+from esvector.passport import HASH_FIELD, PASSAGES_FIELD, Passport
 from esvector.vectors import ElementType, check_element_type
 
 __all__ = [
     "DEFAULT_INDEX_OPTIONS",
     "build_index_body",
+    "find_vector",
     "infer_properties",
     "load_template",
     "parse_field_types",
@@ -55,12 +56,12 @@ _HASH: Mapping[str, Any] = {"type": "keyword", "index": False, "doc_values": Tru
 _LOADING = {"refresh_interval": "-1", "number_of_replicas": 0, "auto_expand_replicas": False}
 
 
-def load_template(path: str | Path | None = None) -> dict[str, Any]:
-    """Read a mapping template: ``{"settings": ..., "mappings": ...}``; None is the one for whole documents.
+def load_template(path: str | Path | None = None, *, passages: bool = False) -> dict[str, Any]:
+    """Read a template, ``{"settings": ..., "mappings": ...}``; None is the shipped one, with ``passages`` or without.
 
     Raises ConfigError when the file is missing, no JSON object, or states what only the encoder decides.
     """
-    path = Path(path) if path is not None else _shipped("documents.json")
+    path = Path(path) if path is not None else _shipped("passages.json" if passages else "documents.json")
     try:
         template = json.loads(path.read_bytes())
     except OSError as error:
@@ -94,9 +95,9 @@ def build_index_body(
     inferred = {name: prop for name, prop in infer_properties(sample).items() if name not in templated}
     texts = {name: dict(_TEXT) for name in passport.text_fields if name not in templated}
     stated = {name: _property(kind) for name, kind in (field_types or {}).items()}
-    vector = vector_property(passport, templated.get(passport.vector_field, {}), server)
-    properties = inferred | texts | dict(templated) | stated
-    properties |= {passport.vector_field: vector, HASH_FIELD: dict(_HASH)}
+    vector = vector_property(passport, find_vector(templated, passport.vector_field), server)
+    properties = inferred | texts | dict(templated) | stated | _placed(passport, templated, vector)
+    properties |= {HASH_FIELD: dict(_HASH)}
     mappings |= {"properties": properties, "_meta": {**mappings.get("_meta", {}), **passport.to_meta(), **(meta or {})}}
     settings = _index_settings(template) | _LOADING
     if server.hides_source_vectors:
@@ -148,7 +149,15 @@ def templated_element_type(template: Mapping[str, Any], vector_field: str) -> El
     Raises ConfigError for one that esvector does not write.
     """
     properties: Mapping[str, Any] = template.get("mappings", {}).get("properties", {})
-    return check_element_type(str(properties.get(vector_field, {}).get("element_type", "float")))
+    return check_element_type(str(find_vector(properties, vector_field).get("element_type", "float")))
+
+
+def find_vector(properties: Mapping[str, Any], vector_field: str) -> Mapping[str, Any]:
+    """Return the mapping of the vector field, at the top or in the nested field of passages; empty where it is not."""
+    path, _, name = vector_field.rpartition(".")
+    nested = properties.get(path, {}) if path == PASSAGES_FIELD else {}
+    found: Mapping[str, Any] = nested.get("properties", {}).get(name) or properties.get(vector_field, {})
+    return found
 
 
 def infer_properties(sample: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -175,6 +184,17 @@ def parse_field_types(options: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"--field {option!r} is not name:type", "write it like --field year:integer")
         types[name] = kind
     return types
+
+
+def _placed(passport: Passport, templated: Mapping[str, Any], vector: dict[str, Any]) -> dict[str, Any]:
+    """The vector field in its place: at the top, or beside the text of each passage."""
+    if passport.passages is None:
+        return {passport.vector_field: vector}
+    path, _, name = passport.vector_field.rpartition(".")
+    nested = templated.get(path, {})
+    if nested.get("type") != "nested":
+        raise ConfigError(f"the mapping has no nested field {path!r}", "start from mappings/passages.json")
+    return {path: {**nested, "properties": {**nested.get("properties", {}), name: vector}}}
 
 
 def _infer(values: list[Any]) -> dict[str, Any] | None:

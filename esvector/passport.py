@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
+from esvector.types import PassageOptions
 from esvector.vectors import ElementType
 
-__all__ = ["HASH_FIELD", "META_KEY", "Passport"]
+__all__ = ["HASH_FIELD", "META_KEY", "PASSAGES_FIELD", "Passport"]
 
 META_KEY = "esvector"
 HASH_FIELD = "esvector_hash"
 """Field of every document with the hashes of what was encoded of it and of all that is stored."""
+PASSAGES_FIELD = "passages"
+"""Nested field of documents that were cut into passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Passport:
         element_type: "float", "bfloat16" or "byte": how the field keeps a vector.
         probes: what the query encoder made of the probe texts (``esvector.encode.probes``), as base64 of float16;
             empty where it was not at hand.
+        passages: how documents were cut, each passage with a vector of its own (``vector_field`` is then inside the
+            nested field "passages"); None where a document has one vector.
         esvector: version of esvector that made the index.
         state: "building" until the load is verified, then "ready".
     """
@@ -38,6 +43,7 @@ class Passport:
     esvector: str
     element_type: ElementType = "float"
     probes: tuple[str, ...] = ()
+    passages: PassageOptions | None = None
     state: str = "building"
 
     def ready(self) -> Passport:
@@ -49,7 +55,8 @@ class Passport:
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         ids = {"space_id": self.encoder.space_id, "query_id": self.encoder.query_id}
         lists = {"text_fields": list(self.text_fields), "probes": list(self.probes)}
-        return {META_KEY: ids | facts | lists | {"encoder": self.encoder.to_dict()}}
+        passages = None if self.passages is None else asdict(self.passages)
+        return {META_KEY: ids | facts | lists | {"encoder": self.encoder.to_dict(), "passages": passages}}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
@@ -64,7 +71,9 @@ class Passport:
             encoder = EncoderProfile.from_dict(facts["encoder"])
             known = {name: value for name, value in facts.items() if name not in ("space_id", "query_id")}
             lists = {"text_fields": tuple(facts["text_fields"]), "probes": tuple(facts["probes"])}
-            passport = cls(**(known | lists | {"encoder": encoder}))
+            cut = facts.get("passages")
+            passages = None if cut is None else PassageOptions(**cut)
+            passport = cls(**(known | lists | {"encoder": encoder, "passages": passages}))
             ids = facts["space_id"], facts["query_id"]
         except (KeyError, TypeError) as error:
             raise ConfigError(

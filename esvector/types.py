@@ -10,7 +10,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BadRecord", "DeadLetter", "Document", "Hit", "IndexReport", "Progress", "Record", "StageTime"]
+__all__ = [
+    "BadRecord",
+    "DeadLetter",
+    "Document",
+    "Hit",
+    "IndexReport",
+    "Passage",
+    "PassageOptions",
+    "Progress",
+    "Record",
+    "StageTime",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +74,39 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class PassageOptions:
+    """How documents are cut into passages, each with a vector of its own.
+
+    ``tokens`` is what the encoder reads of a passage at most, prompt, title and special tokens included: None is 256,
+    or what the model reads where that is less. ``overlap`` is how many of them a passage may have in common with the
+    one before it: None is an eighth. The options of a passport are complete.
+    """
+
+    tokens: int | None = None
+    overlap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The part of a document that answers a search best: the characters ``start`` to ``end`` of its text."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result: ``score`` is the model's own cosine or dot product, ``source`` the stored fields."""
+    """One search result: ``score`` is the model's own cosine or dot product, ``source`` the stored fields.
+
+    ``passage`` is there where documents were indexed in passages; the score is then that of the best one.
+    """
 
     id: str
     score: float
     source: Mapping[str, Any] = field(default_factory=dict)
+    passage: Passage | None = None
 
 
 @dataclass(frozen=True, slots=True)

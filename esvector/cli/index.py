@@ -96,6 +96,7 @@ def index(
         devices=encoder.devices,
         backend=encoder.backend,
         task=encoder.task,
+        passages=document.passages,
         given=document.given,
         element_type=document.element_type,
         query_cache=query_cache,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from esvector.encode.advice import Task
     from esvector.encode.calibrate import BackendName
     from esvector.encode.profile import EncoderProfile, Similarity
+    from esvector.types import PassageOptions
     from esvector.vectors import ElementType
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "output_option",
     "parse_raw_filter",
     "query_cache_option",
+    "read_passages",
     "server_option",
     "state_option",
     "wants_json",
@@ -98,6 +100,7 @@ class DocumentOptions:
     mapping: Path | None
     field_types: dict[str, str]
     vector_field: str | None
+    passages: PassageOptions | Literal[False] | None
     given: str | None
     element_type: ElementType | None
 
@@ -184,6 +187,12 @@ def document_options(command: _F) -> _F:
             ),
             click.option("--vector-field", metavar="FIELD", help="Field that holds the vector [default: vector]."),
             click.option(
+                "--passages",
+                metavar="auto|TOKENS[:OVERLAP]|off",
+                callback=_passages,
+                help="Cut long texts into passages [default: one vector a document].",
+            ),
+            click.option(
                 "--given", metavar="FIELD", help="Field with each record's own vector; --model says what made them."
             ),
             click.option(
@@ -213,6 +222,22 @@ def _grouped(name: str, record: type[Any], options: Sequence[_Option]) -> Callab
 
 def _split_devices(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
     return tuple(value.split(",")) if value else ()
+
+
+def read_passages(said: str) -> PassageOptions | Literal[False]:
+    """Read ``--passages``: False for "off". Raises click.BadParameter for what is none of its forms."""
+    from esvector.types import PassageOptions
+
+    if said in ("auto", "off"):
+        return PassageOptions() if said == "auto" else False
+    tokens, colon, overlap = said.partition(":")
+    if not tokens.isdecimal() or (colon and not overlap.isdecimal()):
+        raise click.BadParameter(f"{said!r} is not auto, off, TOKENS or TOKENS:OVERLAP", param_hint="--passages")
+    return PassageOptions(int(tokens), int(overlap) if colon else None)
+
+
+def _passages(_: click.Context, __: click.Parameter, value: str | None) -> PassageOptions | Literal[False] | None:
+    return None if value is None else read_passages(value)
 
 
 def _field_types(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool
         click.echo("no hits", err=True)
     for hit in hits:
         click.echo(f"{click.style(f'{hit.score:6.3f}', fg='green', bold=True)}  {click.style(hit.id, bold=True)}")
-        if beginning := _beginning(hit, text_fields):
+        if beginning := _beginning(hit, text_fields) if hit.passage is None else _shorten(hit.passage.text):
             width = min(_WIDEST, shutil.get_terminal_size().columns)
             click.echo(
                 click.style(
@@ -87,7 +87,10 @@ def _share(busy: float, workers: int, seconds: float) -> str:
     return f"{100 * busy / workers / seconds:.0f} %" if seconds else "-"
 
 
-def _beginning(hit: Hit, text_fields: Sequence[str], length: int = 160) -> str:
+def _beginning(hit: Hit, text_fields: Sequence[str]) -> str:
     texts = [str(hit.source[name]) for name in text_fields if hit.source.get(name)]
-    text = " ".join(" ".join(text for text in texts if text != hit.id).split())
-    return textwrap.shorten(text, length, placeholder=" …")
+    return _shorten(" ".join(text for text in texts if text != hit.id))
+
+
+def _shorten(text: str, length: int = 160) -> str:
+    return textwrap.shorten(" ".join(text.split()), length, placeholder=" …")

@@ -137,7 +137,7 @@ def _length(profile: EncoderProfile, median: float | None) -> Iterator[str]:
     if median is not None and profile.max_length is not None and median > profile.max_length:
         yield (
             f"most documents are longer (median {median:.0f} tokens) than the {profile.max_length} tokens that are "
-            f"read: the rest is not searched; split them, or use {_FOR_LONG}"
+            f"read: the rest is not searched; split them into passages, or use {_FOR_LONG}"
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from esvector.encode.batcher import Batcher, EncodedWindow
 from esvector.encode.encoder import Encoder, ModelEncoder
-from esvector.encode.tower import Inputs, TextTower
+from esvector.encode.tokens import TextTokenizer
+from esvector.encode.tower import Inputs, ModelTower, TextTower
 from esvector.types import Document
 
 __all__ = ["DocumentEngine", "LocalEngine", "document_engine"]
@@ -31,6 +32,12 @@ class LocalEngine:
     def __init__(self, batcher: Batcher, compose: Callable[[Document], str]) -> None:
         self._batcher = batcher
         self._compose = compose
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """What tokenizes; None where the encoder does that by itself."""
+        tower = self._batcher.tower
+        return tower.tokenizer if isinstance(tower, ModelTower) else None
 
     def tokenize(self, documents: Sequence[Document]) -> Inputs:
         """Tokenize what the encoder reads of ``documents``."""

@@ -107,6 +107,11 @@ class TextTokenizer:
                 ids[starts[position] : starts[position + 1]] = self._cut(encoding.ids, int(lengths[position]))
         return Tokens(ids, starts, counts, refused)
 
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """Where each token of each text stands in it, special tokens left out: (start, end) in characters, in order."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.offsets for encoding in encodings]
+
     def prompt_length(self, prompt: str) -> int:
         """Tokens of ``prompt`` at the beginning of an input, with the special tokens before it."""
         return len(self._tokenizer.encode(prompt, add_special_tokens=self._special)) - self._after

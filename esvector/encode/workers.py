@@ -19,7 +19,7 @@ from esvector.encode.batcher import EncodedWindow
 from esvector.encode.child import Child, Loaded
 from esvector.encode.encoder import ModelEncoder, check_match
 from esvector.encode.profile import EncoderProfile
-from esvector.encode.tokens import Tokens
+from esvector.encode.tokens import TextTokenizer, Tokens
 from esvector.errors import DeviceLostError, EncoderError, EsvectorError
 from esvector.types import Document
 
@@ -69,6 +69,11 @@ class ProcessEngine:
     def warnings(self) -> tuple[str, ...]:
         """What a user should look at, once the encoder is loaded."""
         return self._wait().warnings
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """What tokenizes, in this process, once the encoder is loaded."""
+        return self._wait().tokenizer
 
     def wait_ready(self) -> None:
         """Wait until the encoder is loaded. Raises what loading raised, EncoderError when the child died of it."""

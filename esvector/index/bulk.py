@@ -25,6 +25,8 @@ from esvector.index.retries import Patience, RetryPolicy, Trouble, Waits
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
+    from esvector.index.passages import PassageWindow
+
 __all__ = ["BulkWriter", "RetryPolicy", "Traffic", "WriteResult"]
 
 _FILTER_PATH = ["items.*.status", "items.*.error"]
@@ -100,15 +102,17 @@ class BulkWriter:
         versions: Sequence[int],
         sources: Sequence[bytes],
         vectors: NDArray[np.float32] | NDArray[np.int8],
+        passages: PassageWindow | None = None,
     ) -> WriteResult:
         """Index documents, waiting and repeating as needed until each is acknowledged or refused.
 
-        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims); of two documents of one id the one
-        with the higher version stays, in whatever order they arrive. Raises IndexingError when the server takes
+        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims), one of each document, or with ``passages`` one
+        of each passage; of two documents of one id the one with the higher version stays, in whatever order they
+        arrive. Raises IndexingError when the server takes
         nothing for as long as the policy says or the target is gone, CredentialsError when it refuses us,
         ServerUnreachableError over TLS that cannot be trusted, and Stopped when ``stopping`` is set during a wait.
         """
-        block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed)
+        block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed, passages=passages)
         return self._deliver(Delivery(block, self._bodies.limit, deletes=False))
 
     def delete(self, ids: Sequence[str], versions: Sequence[int]) -> WriteResult:

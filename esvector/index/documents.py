@@ -68,14 +68,17 @@ def prepare(
     reserved: frozenset[str] = frozenset(),
     separator: str = " ",
     title_apart: bool = False,
+    as_written: bool = False,
     given: str | None = None,
     empty_allowed: bool = False,
 ) -> Document | DeadLetter:
     """The document of a record, or the dead letter that says why there is none. Pure; a BadRecord gives its own reason.
 
     Text: that of the ``text_fields`` which have any, in their order; the first of several is the title. ``separator``
-    joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it. Only
-    a document that brings its own vector, in the field ``given``, may have no text, unless ``empty_allowed``.
+    joins it and the rest, which is joined by one space; ``title_apart`` keeps it apart, for prompts that name it. White
+    space around a text is left out; not so with ``as_written``, so that offsets in a text that is one field's are
+    offsets in the field. Only a document that brings its own vector, in the field ``given``, may have no text, unless
+    ``empty_allowed``.
 
     Id: the value of ``id_field`` where one is named, else of ``_id``, else of ``id`` (strings or integers, up to 512
     bytes), else made from the content, so that the same record has the same id in every run. ``_id`` is not stored, an
@@ -95,7 +98,9 @@ def prepare(
             fields = _flatten(fields, metadata)
         _check_names(fields, reserved)
         vector = record.vector if given is None else _vector(fields, given)
-        title, text = _title_and_text(fields, text_fields, separator if not title_apart else None)
+        title, text = _title_and_text(
+            fields, text_fields, separator if not title_apart else None, as_written=as_written
+        )
         if not text and vector is None and not empty_allowed:
             raise _no_text(fields, text_fields)
         id_ = record.id if record.id is not None else _document_id(fields, given_id, id_field)
@@ -236,16 +241,16 @@ def _check_name(name: str) -> None:
 
 
 def _title_and_text(
-    fields: dict[str, Any], text_fields: tuple[str, ...], separator: str | None
+    fields: dict[str, Any], text_fields: tuple[str, ...], separator: str | None, *, as_written: bool
 ) -> tuple[str | None, str]:
     """The title, where it is kept apart (``separator`` is None), and the text."""
-    texts = [text for name in text_fields if (text := _text(fields, name))]
+    texts = [fields[name] if as_written else text for name in text_fields if (text := _text(fields, name))]
     if len(texts) < 2:
         return None, "".join(texts)
     titled = bool(_text(fields, text_fields[0]))
     title, rest = (texts[0], texts[1:]) if titled else ("", texts)
     if separator is None:
-        return title or None, " ".join(rest)
+        return title.strip() or None, " ".join(rest)
     return None, separator.join(part for part in (title, " ".join(rest)) if part)
 
 

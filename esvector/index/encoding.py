@@ -71,23 +71,29 @@ class Encoding:
             _log.warning("searching %s will load torch, which starts slowly: %s", self.profile.model, said)
 
     def settle(
-        self, documents: Sequence[Document], backend: BackendName | Literal["auto"], task: Task | None
+        self,
+        documents: Sequence[Document],
+        backend: BackendName | Literal["auto"],
+        task: Task | None,
+        *,
+        passages: bool = False,
     ) -> Encoding:
         """Return what encodes, now that the first ``documents`` are known; say what a user should look at.
 
-        Raises EncoderMismatchError when the vectors that documents brought along are not those of the model,
-        ConfigError or EncoderError when ``backend`` cannot run it.
+        With ``passages`` they will be cut, so that none is too long. Raises EncoderMismatchError when the vectors that
+        documents brought along are not those of the model, ConfigError or EncoderError when ``backend`` cannot run it.
         """
         if isinstance(self.engines[0], GivenEngine):
             self._check_given(documents)
             return self
         _log.info("%s", _describe(self.profile))
-        for warning in self._warnings(documents, task):
+        for warning in self._warnings(documents, task, passages=passages):
             _log.warning("%s", warning)
         return self._with_backend(backend, documents)
 
-    def _warnings(self, documents: Sequence[Document], task: Task | None) -> list[str]:
-        counts = self.engines[0].tokenize(documents[:_LOOKED_AT]).counts
+    def _warnings(self, documents: Sequence[Document], task: Task | None, *, passages: bool) -> list[str]:
+        inputs = self.engines[0].tokenize(documents[:_LOOKED_AT])
+        counts = inputs.lengths if passages else inputs.counts
         loaded = self.encoder if isinstance(self.encoder, ModelEncoder) else None
         median = float(np.median(counts))
         if loaded is None:

@@ -32,8 +32,8 @@ from esvector.index.run import Run, RunOptions, Serving, serve_at_once
 from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
 from esvector.index.versions import check_alias, delete_version, live_index
 from esvector.mapping import load_template, templated_element_type
-from esvector.passport import HASH_FIELD, Passport
-from esvector.types import BadRecord, IndexReport, Progress, Record
+from esvector.passport import HASH_FIELD, PASSAGES_FIELD, Passport
+from esvector.types import BadRecord, IndexReport, PassageOptions, Progress, Record
 from esvector.vectors import ElementType, check_element_type
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Indexer"]
 
 _log = logging.getLogger(__name__)
+
+
+_FIRST = Making(text_fields=TEXT_FIELDS, vector_field="vector", element_type="float")
 
 
 class Indexer:
@@ -65,6 +68,8 @@ class Indexer:
         mapping: a template like ``mappings/documents.json``: its path, or its content.
         field_types: Elasticsearch types by field name, over everything inferred.
         vector_field: field that holds the vector; a record must not have one of this name. First: "vector".
+        passages: cut long documents into passages with a vector each, and the title before each; False gives a document
+            one vector, of its beginning where it is longer than the encoder reads, as does a first index.
         given: field in which each record brings its own vector; nothing is encoded then, and ``profile`` says what
             made the vectors.
         element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; first: the mapping's.
@@ -102,6 +107,7 @@ class Indexer:
         mapping: str | Path | Mapping[str, Any] | None = None,
         field_types: Mapping[str, str] | None = None,
         vector_field: str | None = None,
+        passages: PassageOptions | Literal[False] | None = None,
         given: str | None = None,
         element_type: ElementType | None = None,
         rebuild: bool = False,
@@ -135,6 +141,7 @@ class Indexer:
             "template": _template(mapping),
             "field_types": dict(field_types) if field_types else None,
             "vector_field": vector_field,
+            "passages": passages,
             "given": given,
             "element_type": element_type,
         }
@@ -232,7 +239,8 @@ class Indexer:
                 id_field=making.id_field,
                 given=making.given,
                 element_type=making.element_type,
-                reserved=frozenset({making.vector_field, HASH_FIELD}),
+                passages=making.passages is not None,
+                reserved=frozenset({making.vector_field.partition(".")[0], HASH_FIELD}),
                 **self._records,
             ),
             **self._run_options,
@@ -247,13 +255,15 @@ class Indexer:
     def _making(self, live: Target | None) -> Making:
         """Return the options that decide what the index looks like: as stated, else as the live one has them."""
         stated = {name: value for name, value in self._stated.items() if value is not None}
-        if live is not None:
-            base = live.making
-        else:
-            template = stated.get("template") or load_template(None)
-            base = Making(text_fields=TEXT_FIELDS, vector_field="vector", element_type="float", template=template)
-        making = replace(base, **stated)
-        if "element_type" not in stated and (live is None or "template" in stated):
+        cut = stated.pop("passages", None)
+        base = live.making if live is not None else _FIRST
+        passages = base.passages if cut is None else cut or None
+        if "template" not in stated and (live is None or (passages is None) != (base.passages is None)):
+            stated["template"] = load_template(None, passages=passages is not None)
+        making = replace(base, **stated, passages=passages)
+        field = making.vector_field.removeprefix(f"{PASSAGES_FIELD}.")
+        making = replace(making, vector_field=field if passages is None else f"{PASSAGES_FIELD}.{field}")
+        if "element_type" not in stated and "template" in stated:
             making = replace(making, element_type=templated_element_type(making.template, making.vector_field))
         check_element_type(making.element_type)
         return making

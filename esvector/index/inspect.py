@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from esvector.client import explain_errors
 from esvector.errors import ConfigError, IndexNotFoundError
 from esvector.index.sizes import keeps_raw_in_memory
+from esvector.mapping import find_vector
 from esvector.passport import META_KEY, Passport
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
         names = ",".join(ours)
         stats = client.indices.stats(index=names, metric="docs,store,dense_vector")["indices"]
         health = client.cluster.health(index=names, level="indices")["indices"]
+        # The statistics count each nested passage as a document, too (9.5.3).
+        counts = {name: int(client.count(index=name)["count"]) for name, (_, p) in ours.items() if p.passages}
     return [
-        _describe(name, facts, passport, stats[name]["primaries"], health[name]["status"])
+        _describe(name, facts, passport, stats[name]["primaries"], health[name]["status"], counts.get(name))
         for name, (facts, passport) in ours.items()
     ]
 
@@ -84,17 +87,22 @@ def _belongs(index: str, facts: Mapping[str, Any], alias: str | None) -> bool:
 
 
 def _describe(
-    index: str, facts: Mapping[str, Any], passport: Passport, stats: Mapping[str, Any], health: str
+    index: str,
+    facts: Mapping[str, Any],
+    passport: Passport,
+    stats: Mapping[str, Any],
+    health: str,
+    count: int | None,
 ) -> VersionStatus:
     alias = index.rpartition("-")[0]
-    field = facts["mappings"]["properties"].get(passport.vector_field, {})
+    field = find_vector(facts["mappings"]["properties"], passport.vector_field)
     live = alias in facts["aliases"]
     vector_type = str(field.get("index_options", {}).get("type", "hnsw"))
     return VersionStatus(
         alias=alias,
         index=index,
         state="live" if live else "kept" if passport.state == "ready" else "unfinished",
-        documents=stats["docs"]["count"],
+        documents=stats["docs"]["count"] if count is None else count,
         model=passport.encoder.model,
         kind=passport.encoder.kind or "",
         similarity=passport.encoder.similarity or "",

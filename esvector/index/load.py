@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from esvector.index.checkpoint import Checkpoint
 from esvector.index.content import PLACE_BITS, content_hash, stamped
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.documents import prepare
+from esvector.index.passages import PassageSplitter
 from esvector.index.pipeline import Stopped
 from esvector.index.sources import as_records
 from esvector.index.window import Counts, Ledger, Window
@@ -48,6 +50,7 @@ class RecordOptions:
         given: field in which a record brings its own vector.
         max_document_bytes: a larger document is refused.
         element_type: how the vector field keeps a vector.
+        passages: whether documents are cut into passages, so that the title and white space are kept apart.
         skip_empty: whether records without text are left out instead of refused.
         keep: a rule for the records to take; None takes all.
         most_refused: share of refused records at which the run is given up, of 1,000 or more.
@@ -59,6 +62,7 @@ class RecordOptions:
     given: str | None
     max_document_bytes: int
     element_type: ElementType
+    passages: bool = False
     skip_empty: bool = False
     keep: Callable[[Mapping[str, Any]], bool] | None = None
     most_refused: float = 0.5
@@ -95,6 +99,7 @@ class Load:
         self.stopping = threading.Event()
         self.draining = threading.Event()
         self.window_documents = window_documents
+        self.splitter: PassageSplitter | None = None  # set once it is known what encodes
         self.ledger = Ledger(resume.counts if resume is not None else Counts(), on_advance)
         self.read = 0
         self.unreadable = 0  # records whose id nobody knows
@@ -109,7 +114,8 @@ class Load:
         self._digest = hashlib.blake2b(digest_size=16)
         self._number = 0
         self._dead = self.ledger.counts.dead
-        self._written = self._encoded = self._tokens = 0
+        self._written = self._tokens = 0
+        self._encoded = 0.0
         self._first_reason = ""
         self._lock = threading.Lock()
         self._started = time.monotonic()
@@ -142,33 +148,36 @@ class Load:
             yield self._close(window)
 
     def tokenize(self, windows: Iterator[Window], engine: DocumentEngine) -> Iterator[tuple[Window, Inputs | None]]:
-        """Tokenize each window, ahead of the device, but for documents whose vector is there."""
+        """Tokenize each window, in passages where it is cut, ahead of the device; but not what has its vector."""
         for window in windows:
-            fresh = self._to_encode(window)
-            yield window, engine.tokenize([window.documents[row] for row in fresh]) if fresh else None
+            fresh = [window.documents[row] for row in self._to_encode(window)]
+            if not fresh:
+                yield window, None
+            elif self.splitter is not None:
+                window.passages, inputs = self.splitter.split(fresh)
+                yield window, inputs
+            else:
+                yield window, engine.tokenize(fresh)
 
     def encode(self, windows: Iterator[tuple[Window, Inputs | None]], engine: DocumentEngine) -> Iterator[Encoded]:
         """Encode each window; documents that get no vector become dead letters."""
-        dims = self._profile.dims or 0
         for window, inputs in windows:
-            vectors = np.empty((len(window.documents), dims), np.float32)
-            fresh = self._to_encode(window)
-            refused: dict[int, str] = {}
-            if inputs is not None:
-                encoded = engine.encode(inputs, self._count_encoded)
-                vectors[fresh] = encoded.vectors
-                refused = {fresh[row]: reason for row, reason in encoded.refused.items()}
-                window.counts.encoded += len(fresh) - len(refused)
-                window.counts.truncated += encoded.truncated
-                window.counts.tokens += int(np.sum(inputs.lengths))
+            if inputs is None:
+                yield window, self._kept_vectors(window)
+                continue
+            counts, passages, fresh = window.counts, window.passages, self._to_encode(window)
+            # The engine counts what it encodes, which may be passages.
+            share = 1.0 if passages is None else len(passages) / len(passages.texts)
+            encoded = engine.encode(inputs, partial(self._count_encoded, share))
+            refused = encoded.refused if passages is None else passages.refused(encoded.refused)
+            counts.encoded += len(fresh) - len(refused)
+            counts.truncated += encoded.truncated + (passages.shortened if passages is not None else 0)
+            counts.tokens += int(np.sum(inputs.lengths))
+            vectors = encoded.vectors
             if len(fresh) < len(window.documents):
-                for row in sorted(set(range(len(window.documents))) - set(fresh)):
-                    vectors[row] = window.documents[row].vector
-            for row, reason in sorted(refused.items()):
-                self._bury(window, row, reason)
-            kept = [row for row in range(len(window.documents)) if row not in refused]
-            window.keep(kept)
-            yield window, vectors[kept] if refused else vectors
+                vectors = self._kept_vectors(window)
+                vectors[fresh] = encoded.vectors
+            yield window, self._without_refused(window, vectors, {fresh[row]: why for row, why in refused.items()})
 
     def write(self, encoded: Iterator[Encoded], writer: BulkWriter) -> Iterator[None]:
         """Write each window and account for each of its documents."""
@@ -204,7 +213,7 @@ class Load:
         return Progress(
             phase,
             self.read,
-            done.encoded + self._encoded,
+            done.encoded + round(self._encoded),
             done.indexed + self._written,
             self._dead,
             done.tokens + self._tokens,
@@ -262,7 +271,8 @@ class Load:
             id_field=options.id_field,
             reserved=options.reserved,
             separator=self._profile.separator or " ",
-            title_apart=self._profile.takes_title,
+            title_apart=self._profile.takes_title or options.passages,
+            as_written=options.passages,
             given=options.given,
             empty_allowed=options.skip_empty,
         )
@@ -293,6 +303,28 @@ class Load:
         if not skip:
             self._letter(window, letter, self.read)
 
+    def _kept_vectors(self, window: Window) -> NDArray[np.float32]:
+        """The vectors that documents of ``window`` have, (n, dims); zero where there is none."""
+        vectors = np.zeros((len(window.documents), self._profile.dims or 0), np.float32)
+        for row, document in enumerate(window.documents):
+            if document.vector is not None:
+                vectors[row] = document.vector
+        return vectors
+
+    def _without_refused(
+        self, window: Window, vectors: NDArray[np.float32], refused: dict[int, str]
+    ) -> NDArray[np.float32]:
+        """Take the documents that got no vector out of ``window``, and return the vectors of the others."""
+        if not refused:
+            return vectors
+        for row, reason in sorted(refused.items()):
+            self._bury(window, row, reason)
+        kept = rows = np.array([row for row in range(len(window.documents)) if row not in refused], np.intp)
+        if window.passages is not None:
+            window.passages, rows = window.passages.select(kept)
+        window.keep(kept.tolist())
+        return vectors[rows]
+
     def _to_encode(self, window: Window) -> list[int]:
         if self._options.given is not None:  # the engine takes the documents' own vectors, and checks each
             return list(range(len(window.documents)))
@@ -301,7 +333,8 @@ class Load:
     def _write(self, window: Window, vectors: NDArray[np.float32], writer: BulkWriter) -> None:
         versions = [self._generation << PLACE_BITS | place for place in window.places]
         ids = [document.id for document in window.documents]
-        result = writer.write(ids, versions, window.sources, to_elements(vectors, self._options.element_type))
+        elements = to_elements(vectors, self._options.element_type)
+        result = writer.write(ids, versions, window.sources, elements, window.passages)
         refused = dict(result.refused)
         for row, reason in sorted(refused.items()):
             self._bury(window, row, reason)
@@ -331,11 +364,11 @@ class Load:
         if self._dead >= HOPELESS and self._dead > self._options.most_refused * self.read:
             raise self.hopeless()
 
-    def _count_encoded(self, documents: int, tokens: int) -> None:
+    def _count_encoded(self, share: float, inputs: int, tokens: int) -> None:
         if self.stopping.is_set():  # a window can take minutes on a CPU
             raise Stopped
         with self._lock:
-            self._encoded += documents
+            self._encoded += share * inputs
             self._tokens += tokens
 
 

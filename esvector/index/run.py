@@ -22,6 +22,7 @@ from esvector.index.content import Comparison
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.load import Load, RecordOptions
+from esvector.index.passages import complete_options, open_splitter
 from esvector.index.pipeline import Pipeline, Stage
 from esvector.index.prune import PruneGuard, prune
 from esvector.index.repeating import Repeating
@@ -255,7 +256,8 @@ class Run:
         target = self._target
         if target is None:
             return None
-        keeps = target.passport.element_type != "byte" and self._making.given is None
+        making = self._making
+        keeps = making.element_type != "byte" and making.given is None and making.passages is None
         return Comparison(
             self._client,
             target.index,
@@ -280,7 +282,11 @@ class Run:
     def _fill(self, first: Window, windows: Iterator[Window], compare: Comparison | None) -> None:
         if self._encoding is None:
             self._encoding = self._open()
-        encoding = self._encoding = self._encoding.settle(first.documents, self._options.backend, self._options.task)
+        options, passages = self._options, self._making.passages
+        encoding = self._encoding.settle(first.documents, options.backend, options.task, passages=passages is not None)
+        self._encoding = encoding
+        if passages is not None:
+            self._load.splitter = open_splitter(encoding, passages)
         if self._target is None:
             self._create(first, encoding)
         self._writer = writer = BulkWriter(
@@ -303,6 +309,7 @@ class Run:
             esvector=version("esvector"),
             element_type=making.element_type,
             probes=encoding.probes,
+            passages=None if making.passages is None else complete_options(making.passages, encoding.profile),
         )
         body = build_index_body(
             making.template, passport, self._server, making.field_types, first.stored_fields(), making.to_meta(1)

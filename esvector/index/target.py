@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from esvector.client import explain_errors
 from esvector.errors import ConfigError
+from esvector.index.passages import complete_options
 from esvector.passport import Passport
+from esvector.types import PassageOptions
 from esvector.vectors import ElementType
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Making:
         element_type: how the field keeps a vector.
         id_field: field with a record's id; None for ``_id``, else ``id``, else one made from the content.
         given: field in which a record brings its own vector.
+        passages: how documents are cut; None where a document has one vector.
         template: the mapping that the index was made from.
         field_types: Elasticsearch types by field name, over everything else.
     """
@@ -53,6 +56,7 @@ class Making:
     element_type: ElementType
     id_field: str | None = None
     given: str | None = None
+    passages: PassageOptions | None = None
     template: Mapping[str, Any] = field(default_factory=dict)
     field_types: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,11 +116,11 @@ def choose_target(
     for target in targets:
         if target is live:
             break
-        if target.passport.state == "building" and target.making == making and same_encoder(target.passport):
+        if target.passport.state == "building" and _alike(making, target) and same_encoder(target.passport):
             return target
     if live is None or rebuild:
         return None
-    if live.making == making and same_encoder(live.passport):
+    if _alike(making, live) and same_encoder(live.passport):
         return live
     _log.info("%s was made by another encoder or with other options: a new version is built", live.index)
     return None
@@ -143,6 +147,17 @@ def lift_block(client: Elasticsearch, index: str) -> None:
     update_meta(client, index, {BLOCKED_KEY: False})
 
 
+def _alike(making: Making, target: Target) -> bool:
+    """Whether ``target`` was made as ``making`` says; what that leaves open of passages is up to the encoder."""
+    cut = making.passages
+    if cut is not None and target.making.passages is not None:
+        try:
+            making = replace(making, passages=complete_options(cut, target.passport.encoder))
+        except ConfigError:  # they do not fit this encoder, so it is not the one that is wanted
+            return False
+    return making == target.making
+
+
 def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
     meta = facts["mappings"].get("_meta") or {}
     try:
@@ -157,6 +172,7 @@ def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
         text_fields=passport.text_fields,
         vector_field=passport.vector_field,
         element_type=passport.element_type,
+        passages=passport.passages,
         **{name: load[name] for name in _OWN},
     )
     return Target(

@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass, field
 from threading import Lock
 from typing import Any
 
+from esvector.index.passages import PassageWindow
 from esvector.types import Document
 
 __all__ = ["BYTES_PER_DOCUMENT", "Counts", "Ledger", "Window"]
@@ -57,6 +58,7 @@ class Window:
         hashes: that hash, of what is encoded and of all that is stored.
         refused_ids: of the records that were refused when they were read, where there is one.
         repeated: whether an earlier record of the load had the same id, where that is known.
+        passages: those that the documents were cut into, once they are.
         counts: what is known of the records.
         place: number of the last record.
         digest: of the input up to that record.
@@ -70,6 +72,7 @@ class Window:
     hashes: list[str] = field(default_factory=list)
     refused_ids: list[str] = field(default_factory=list)
     repeated: list[bool] = field(default_factory=list)
+    passages: PassageWindow | None = None
     counts: Counts = field(default_factory=Counts)
     place: int = 0
     digest: str = ""

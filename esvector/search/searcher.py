@@ -16,11 +16,12 @@ from esvector.client import error_reason, explain_errors
 from esvector.encode.encoder import Encoder
 from esvector.encode.probes import unpack_probes
 from esvector.encode.queries import QueryEncoder, open_query_encoder, use_encoder
+from esvector.encode.tower import unit_length
 from esvector.errors import ConfigError, DocumentNotFoundError, IndexNotFoundError, SearchError
 from esvector.fields import FieldType, field_types
 from esvector.passport import Passport
 from esvector.search.filters import compile_filter
-from esvector.search.requests import knn_body, read_hits, stored_vector_body
+from esvector.search.requests import knn_body, read_hits, read_vectors, stored_vector_body
 from esvector.types import Hit
 from esvector.vectors import to_elements
 
@@ -140,15 +141,15 @@ class Searcher:
     ) -> list[Hit]:
         """Return the ``k`` documents nearest to a stored one, without itself and without encoding anything.
 
-        Raises DocumentNotFoundError when there is no such document, or it has no vector.
+        Of a document in passages, the mean of their vectors is compared with the passages of the others. Raises
+        DocumentNotFoundError when there is no such document, or it has no vector.
         """
 
         def bodies(target: Target) -> list[dict[str, Any]]:
-            field = target.passport.vector_field
             vector = self._stored_vector(target, document_id)
             others = {"bool": {"must_not": [{"ids": {"values": [document_id]}}]}}
             filters = [others, *_filters(target, where, filter)]
-            return [knn_body(field, vector, k, num_candidates=num_candidates, filters=filters)]
+            return [_body(target, vector, k, num_candidates, filters)]
 
         return self._ask(bodies)[0]
 
@@ -174,11 +175,10 @@ class Searcher:
         num_candidates: int | None,
     ) -> list[dict[str, Any]]:
         filters = _filters(target, where, filter)
-        field = target.passport.vector_field
         # Everything that can be wrong with the request is found before a model is loaded.
-        knn_body(field, [], k, num_candidates=num_candidates, filters=filters)
+        _body(target, [], k, num_candidates, filters)
         vectors = self._encode(target, queries)
-        return [knn_body(field, row, k, num_candidates=num_candidates, filters=filters) for row in vectors.tolist()]
+        return [_body(target, row, k, num_candidates, filters) for row in vectors.tolist()]
 
     def _encode(self, target: Target, queries: list[str]) -> NDArray[np.float32] | NDArray[np.int8]:
         vectors = self._matching_encoder(target.passport)(queries)
@@ -229,10 +229,10 @@ class Searcher:
             hits = self.client.search(index=self.alias, body=stored_vector_body(field, document_id))["hits"]["hits"]
         if not hits:
             raise DocumentNotFoundError(f"no document {document_id!r} in {self.alias}", "check the id")
-        vector = hits[0]["_source"].get(field)
-        if vector is None:
+        vectors = read_vectors(hits[0]["_source"], field)
+        if not vectors:
             raise DocumentNotFoundError(f"the document {document_id!r} in {self.alias} has no vector", "index it again")
-        return list(vector)
+        return list(vectors[0]) if len(vectors) == 1 else _mean(vectors, target.passport)
 
     def _look_up(self) -> Target:
         with self._explained():
@@ -261,6 +261,33 @@ class Searcher:
             ) from error
         except elasticsearch.ApiError as error:
             raise SearchError(f"Elasticsearch refuses the search of {self.alias}: {error_reason(error)}") from error
+
+
+def _body(
+    target: Target,
+    vector: Sequence[float],
+    k: int,
+    num_candidates: int | None,
+    filters: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    passport = target.passport
+    return knn_body(
+        passport.vector_field,
+        vector,
+        k,
+        num_candidates=num_candidates,
+        filters=filters,
+        passages=passport.passages is not None,
+    )
+
+
+def _mean(vectors: Sequence[Sequence[float]], passport: Passport) -> list[float]:
+    """Mean of the vectors of several passages, of one weight each where only directions are compared."""
+    stored = np.asarray(vectors, np.float32)
+    if passport.encoder.similarity != "dot":
+        stored = unit_length(stored)
+    mean: list[float] = to_elements(stored.mean(axis=0, keepdims=True), passport.element_type)[0].tolist()
+    return mean
 
 
 def _filters(target: Target, where: str | None, raw: _Filter) -> list[Mapping[str, Any]]:

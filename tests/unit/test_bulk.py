@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from esvector.index.packing import pack
+from esvector.index.passages import PassageWindow
 
 VECTORS = np.array([[0.5, -1.25, 3e-8], [1, 2, 3]], np.float32)
 
@@ -39,6 +40,26 @@ def test_an_older_server_gets_lists_of_floats() -> None:
     block = pack(["a", "b"], [1, 2], [b'{"x":1}', b"{}"], VECTORS, "v", packed=False)
     sources = [json.loads(block.body([position]).splitlines()[1]) for position in (0, 1)]
     assert np.array_equal(np.array([source["v"] for source in sources], np.float32), VECTORS)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dims", [2, 3, 4])
+def test_passages_are_nested_in_their_documents(dims: int, packed: bool) -> None:
+    texts = ['say "a\n"', "b", "c", "\N{GRINNING FACE}"]
+    passages = PassageWindow(texts, [0, 9, 11, 0], [8, 10, 12, 1], np.array([0, 3, 4]))
+    vectors = np.random.default_rng(dims).standard_normal((4, dims)).astype(np.float32)
+    block = pack(["x", "y"], [1, 2], [b'{"year":1}', b"{}"], vectors, "passages.v", packed=packed, passages=passages)
+    lines = [json.loads(line) for line in block.body([0, 1]).splitlines()]
+    assert [line["index"]["_id"] for line in lines[::2]] == ["x", "y"]
+    assert lines[1]["year"] == 1
+    assert list(lines[3]) == ["passages"]
+    nested = lines[1]["passages"] + lines[3]["passages"]
+    assert [len(line["passages"]) for line in lines[1::2]] == [3, 1]
+    assert [(p["text"], p["start"], p["end"]) for p in nested] == list(
+        zip(texts, passages.starts, passages.ends, strict=True)
+    )
+    found = [np.frombuffer(base64.b64decode(p["v"]), ">f4") if packed else p["v"] for p in nested]
+    assert np.array_equal(np.array(found, np.float32), vectors)
 
 
 @pytest.mark.parametrize("limit", [1, 100, 1000, 5000, 10**9])

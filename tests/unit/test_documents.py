@@ -341,3 +341,16 @@ def test_any_record_is_a_document_that_survives_json_or_a_dead_letter(fields: di
     again = prepare(Record(back, "p"))
     assert isinstance(again, Document)
     assert (again.text, orjson.dumps(again.fields)) == (found.text, orjson.dumps(found.fields))
+
+
+def test_a_text_as_written_keeps_its_offsets_and_the_title_apart() -> None:
+    def cut(fields: dict[str, Any], *names: str) -> tuple[str | None, str]:
+        found = prepare(Record(fields, "x:1"), text_fields=names, title_apart=True, as_written=True)
+        assert isinstance(found, Document), found
+        return found.title, found.text
+
+    assert cut({"title": " A title ", "text": "\n Some text. "}, "title", "text") == ("A title", "\n Some text. ")
+    assert cut({"text": " x "}, "title", "text") == (None, " x ")
+    assert cut({"title": " ", "text": " x ", "more": "y\n"}, "title", "text", "more") == (None, " x  y\n")
+    blank = prepare(Record({"text": " \n"}, "x:1"), title_apart=True, as_written=True)
+    assert isinstance(blank, DeadLetter)

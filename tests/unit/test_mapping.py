@@ -9,11 +9,21 @@ import pytest
 
 from esvector.client import Server
 from esvector.errors import ConfigError
-from esvector.mapping import build_index_body, infer_properties, load_template, parse_field_types, serving_settings
+from esvector.mapping import (
+    build_index_body,
+    find_vector,
+    infer_properties,
+    load_template,
+    parse_field_types,
+    serving_settings,
+    templated_element_type,
+)
 from esvector.passport import Passport
+from esvector.types import PassageOptions
 from tests.support.encoders import HashEncoder
 
 PASSPORT = Passport(HashEncoder().profile, ("title", "text"), "vector", "0.0")
+CUT = replace(PASSPORT, vector_field="passages.vector", passages=PassageOptions(200, 20))
 NEW, OLD = Server((9, 5, 3)), Server((8, 19, 0))
 
 
@@ -149,3 +159,43 @@ def test_a_passport_of_a_newer_version_is_refused() -> None:
         Passport.from_meta(meta)
     with pytest.raises(ConfigError, match="cannot be read"):
         Passport.from_meta({"esvector": {"encoder": {}}})
+
+
+def test_passages_are_nested_with_a_vector_each() -> None:
+    template = load_template(passages=True)
+    properties = build_index_body(template, CUT, NEW, sample=[{"year": 1}])["mappings"]["properties"]
+    assert set(properties) == {"title", "text", "year", "passages"}
+    nested = properties["passages"]
+    assert nested["type"] == "nested"
+    assert {name: prop["type"] for name, prop in nested["properties"].items()} == {
+        "start": "integer", "end": "integer", "text": "text", "vector": "dense_vector",
+    }  # fmt: skip
+    flat = build_index_body(load_template(), PASSPORT, NEW)["mappings"]["properties"]["vector"]
+    assert nested["properties"]["vector"] == find_vector(properties, "passages.vector") == flat
+    assert "vector" not in template["mappings"]["properties"]["passages"]["properties"], "the template is not changed"
+
+
+def test_a_template_may_choose_the_graph_and_the_element_type_of_passages() -> None:
+    template = load_template(passages=True)
+    chosen = {"element_type": "byte", "index_options": {"type": "hnsw", "m": 32}}
+    template["mappings"]["properties"]["passages"]["properties"]["vector"] = chosen
+    assert templated_element_type(template, "passages.vector") == "byte"
+    body = build_index_body(template, replace(CUT, element_type="byte"), NEW)
+    assert find_vector(body["mappings"]["properties"], "passages.vector")["index_options"]["m"] == 32
+    template["mappings"]["properties"]["passages"]["properties"]["vector"] = {"dims": 3}
+    with pytest.raises(ConfigError, match=r"states dims for the vector field 'passages\.vector'"):
+        build_index_body(template, CUT, NEW)
+
+
+def test_a_template_without_a_nested_field_is_none_for_passages() -> None:
+    with pytest.raises(ConfigError, match="no nested field 'passages'\nstart from mappings/passages"):
+        build_index_body(load_template(), CUT, NEW)
+
+
+def test_the_passport_remembers_how_passages_were_cut() -> None:
+    assert Passport.from_meta(CUT.to_meta()) == CUT
+    assert CUT.to_meta()["esvector"]["passages"] == {"tokens": 200, "overlap": 20}
+    assert Passport.from_meta(PASSPORT.to_meta()) == PASSPORT
+    meta = PASSPORT.to_meta()
+    del meta["esvector"]["passages"]
+    assert Passport.from_meta(meta) == PASSPORT, "an index made before there were passages"

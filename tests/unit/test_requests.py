@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from esvector.errors import ConfigError, PartialResultsError
-from esvector.search.requests import knn_body, read_hits, to_similarity
+from esvector.search.requests import knn_body, read_hits, read_vectors, to_similarity
+from esvector.types import Hit, Passage
 
 
 def test_the_filter_goes_inside_knn_and_size_is_k() -> None:
@@ -18,7 +19,7 @@ def test_the_filter_goes_inside_knn_and_size_is_k() -> None:
             "filter": [{"term": {"a": 1}}, {"term": {"b": 2}}],
         },
         "size": 7,
-        "_source": {"excludes": ["v"]},
+        "_source": {"excludes": ["v", "esvector_hash"]},
     }
 
 
@@ -65,3 +66,41 @@ def test_hits_are_sorted_and_ties_ordered_by_id() -> None:
 def test_a_partial_answer_is_an_error(changes: dict[str, Any]) -> None:
     with pytest.raises(PartialResultsError):
         read_hits(answer(**changes), "cosine")
+
+
+def test_of_passages_the_best_comes_along_and_all_are_left_out_of_the_source() -> None:
+    assert knn_body("passages.v", [1.0], 3, filters=[{"term": {"a": 1}}], passages=True) == {
+        "knn": {
+            "field": "passages.v",
+            "query_vector": [1.0],
+            "k": 3,
+            "num_candidates": 100,
+            "filter": [{"term": {"a": 1}}],
+            "inner_hits": {"size": 1, "_source": ["passages.text", "passages.start", "passages.end"]},
+        },
+        "size": 3,
+        "_source": {"excludes": ["passages", "esvector_hash"]},
+    }
+
+
+def test_a_hit_has_its_best_passage() -> None:
+    inner = {"_score": 0.75, "_source": {"text": "found", "start": 7, "end": 12}}
+    hits = [{"_id": "a", "_score": 0.74, "inner_hits": {"passages": {"hits": {"hits": [inner]}}}}]
+    (hit,) = read_hits(answer(hits={"hits": hits}), "cosine")
+    assert hit == Hit("a", 0.5, {}, Passage("found", 7, 12, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("source", "field", "vectors"),
+    [
+        ({"vector": [1.0, 2.0]}, "vector", [[1.0, 2.0]]),
+        ({"x": 1}, "vector", []),
+        ({"passages": [{"v": [1.0]}, {"v": [2.0]}]}, "passages.v", [[1.0], [2.0]]),
+        ({"passages": {"v": [1.0]}}, "passages.v", [[1.0]]),
+        ({"passages": []}, "passages.v", []),
+        ({"passages": [{"text": "x"}]}, "passages.v", []),
+        ({}, "passages.v", []),
+    ],
+)
+def test_the_vectors_of_a_stored_document(source: dict[str, Any], field: str, vectors: list[list[float]]) -> None:
+    assert read_vectors(source, field) == vectors
