@@ -42,7 +42,7 @@ SEGMENT_BYTES = 5 * 2**30
 # Small enough that the final merge packs every one of them: it leaves alone what is nearly a full segment already.
 _LOADING_MERGES = {"merge.policy.max_merged_segment": "512mb"}
 _TOMBSTONES_PER_SHARD = 20  # the odds that some shard gets none are e^-20
-_ATTEMPTS = 5  # merges in a row that change nothing
+_ATTEMPTS = 8  # merges in a row that change nothing; each asks for half as many segments as the one before
 _LONGEST_WAIT = 2.0  # seconds between two looks
 _ANY = TypeVar("_ANY")
 
@@ -144,16 +144,16 @@ class _Build:
 
     def merge(self, on_progress: Callable[[GraphProgress], None]) -> None:
         """Merge until no shard waits for its graph."""
-        attempts, before = 0, None
+        futile, before = 0, None
         while True:
             self._wait_for_merge(on_progress)
             shards = self._shards()
-            waiting = [shard for shard in shards if _waits(shard)]
+            waiting = [shard for shard in shards if shard.flat > EXACT_DOCUMENTS]
             if not waiting:
                 return
-            attempts = attempts + 1 if shards == before else 1
+            futile = futile + 1 if shards == before else 0
             before = shards
-            if attempts > _ATTEMPTS:
+            if futile == _ATTEMPTS:
                 raise IndexingError(
                     f"the server ended {_ATTEMPTS} merges of {self._index} without building its graph",
                     "look for the reason in its log (free disk of twice the index is needed), then run the same "
@@ -161,7 +161,8 @@ class _Build:
                 )
             if min(shard.segments for shard in waiting) == 1:
                 self._bury_nothing(len(shards))
-            self._start_merge(min(_target(shard) for shard in waiting))
+            # A merge leaves alone a segment that is larger than the others will be, unless it is to make a single one.
+            self._start_merge(max(1, min(_target(shard) for shard in waiting) >> futile))
 
     def report(self) -> GraphReport:
         """Let searches see the merged segments, and say what there is."""
@@ -255,10 +256,6 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, TlsError):
         return False
     return isinstance(error, elasticsearch.ConnectionError | elasticsearch.ConnectionTimeout | ShardsStarting)
-
-
-def _waits(shard: ShardSegments) -> bool:
-    return shard.flat > EXACT_DOCUMENTS
 
 
 def _target(shard: ShardSegments) -> int:

@@ -54,7 +54,8 @@ def test_a_template_without_a_graph_is_loaded_as_it_is(kind: str) -> None:
 
 
 def test_a_template_with_settings_for_merges_keeps_them() -> None:
-    final = body(**{"index.merge.policy.max_merged_segment": "1gb"})
+    settings: Any = {"index.merge.policy.max_merged_segment": "1gb"}
+    final = body(**settings)
     assert loading_body(final, "vector")["settings"] == final["settings"]
 
 
@@ -71,12 +72,12 @@ def test_a_nested_vector_is_found_by_its_path() -> None:
     assert final["mappings"]["properties"]["passages"]["properties"]["vector"] == vector  # the caller's stays
 
 
-def segment(documents: int, size: int = 10, **attributes: str) -> dict[str, Any]:
-    return {"num_docs": documents, "size_in_bytes": size, "attributes": attributes}
+def segment(documents: int, **attributes: str) -> dict[str, Any]:
+    return {"num_docs": documents, "size_in_bytes": 10, "attributes": attributes}
 
 
 def test_segments_are_told_apart_by_the_format_of_the_field() -> None:
-    mode = {"Lucene90StoredFieldsFormat.mode": "BEST_SPEED"}
+    mode: Any = {"Lucene90StoredFieldsFormat.mode": "BEST_SPEED"}
     segments = {
         "_0": segment(5, **mode, ES93FlatVectorFormat="[other, p.vector]"),
         "_1": segment(7, **mode, ES93FlatVectorFormat="[other]", ES94HnswScalarQuantizedVectorsFormat="[p.vector]"),
