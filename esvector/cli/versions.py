@@ -128,7 +128,8 @@ def _print_table(found: Sequence[VersionStatus]) -> None:
     before = next((version.previous for version in found if version.state == "live"), None)
     table = Table(box=None, pad_edge=False)
     for title in ("index", "state", "documents", "size", "created", "encoder", "vectors"):
-        table.add_column(title, justify="right" if title in ("documents", "size") else "left")
+        number, fixed = title in ("documents", "size"), title in ("index", "state")
+        table.add_column(title, justify="right" if number else "left", no_wrap=fixed, overflow="fold")
     for version in found:
         state = version.state + (" (rollback)" if version.index == before else "")
         table.add_row(
