@@ -36,10 +36,13 @@ _COMMANDS = {
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
+    "prune": "esvector.cli.versions:prune",
+    "rollback": "esvector.cli.versions:rollback",
     "retry": "esvector.cli.retry:retry",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",
     "status": "esvector.cli.status:status",
+    "versions": "esvector.cli.versions:versions",
 }
 
 

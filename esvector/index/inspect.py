@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import explain_errors
@@ -17,14 +18,20 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-__all__ = ["VersionStatus", "describe_versions"]
+__all__ = ["PREVIOUS_KEY", "VersionStatus", "describe_versions"]
+
+# In a mapping's _meta, beside the passport: the index that readers saw before this one.
+PREVIOUS_KEY = "esvector_previous"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
-    """One version. ``state`` is "live" (readers see it), "kept" (an earlier one) or "unfinished".
+    """One version. ``state`` is "live" (readers see it), "kept" (verified, but not what they see) or "unfinished".
+
+    ``previous`` is the index that readers saw before this one first went live: where a rollback leads; None where there
+    was none. ``created`` is when the index was, as ISO 8601 in UTC.
 
     ``memory_bytes`` is what a fast search keeps in memory: quantized vectors and graph, and the raw vectors where
     nothing is quantized; None where the server (before 9.2) does not tell.
@@ -42,6 +49,8 @@ class VersionStatus:
     disk_bytes: int
     memory_bytes: int | None
     health: str
+    created: str
+    previous: str | None
     passport: Mapping[str, Any]
 
 
@@ -52,7 +61,7 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
     """
     pattern = f"{alias}-*,{alias}" if alias else "*"
     with explain_errors(client):
-        indices = client.indices.get(index=pattern, features="aliases,mappings", ignore_unavailable=True)
+        indices = client.indices.get(index=pattern, features="aliases,mappings,settings", ignore_unavailable=True)
         ours = {
             name: (facts, passport)
             for name, facts in sorted(indices.items())
@@ -111,8 +120,14 @@ def _describe(
         disk_bytes=stats["store"]["size_in_bytes"],
         memory_bytes=_memory(stats.get("dense_vector", {}).get("off_heap"), vector_type),
         health=health,
+        created=_iso(int(facts["settings"]["index"]["creation_date"])),
+        previous=facts["mappings"]["_meta"].get(PREVIOUS_KEY),
         passport=facts["mappings"]["_meta"][META_KEY],
     )
+
+
+def _iso(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _memory(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:

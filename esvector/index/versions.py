@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import error_reason, error_type, explain_errors
 from esvector.errors import ConfigError, IndexingError
+from esvector.index.inspect import PREVIOUS_KEY
 from esvector.passport import Passport
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ __all__ = [
     "list_versions",
     "live_index",
     "loading_alias",
+    "move_alias",
     "serve_version",
 ]
+
+HIGHEST_KEY = "esvector_highest"  # in the live index's _meta: highest number of the versions deleted so far
 
 _ALIAS = re.compile(r"[a-z0-9][a-z0-9_.+-]{0,199}")
 
@@ -92,20 +96,27 @@ def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
     ]
 
 
-def create_version(client: Elasticsearch, alias: str, body: Mapping[str, Any]) -> str:
+def create_version(
+    client: Elasticsearch, alias: str, body: Mapping[str, Any], load_as: Mapping[str, Any] | None = None
+) -> str:
     """Create the next version of ``alias`` with ``body`` (settings and mappings) and return its name.
 
-    Raises ConfigError when the server refuses the mapping.
+    With ``load_as`` (``esvector.index.graph.loading_body``) the index is one to load into, and ``body`` what it shall
+    be in the end: the server is asked for that first, so that it refuses it now and not when everything is loaded. A
+    name is not used again after its index was deleted. Raises ConfigError when the server refuses the mapping.
     """
     import elasticsearch
 
-    number = max((int(v.index.rpartition("-")[2]) for v in list_versions(client, alias)), default=0)
+    number = _highest_number(client, alias)
     while True:
         number += 1
         index = f"{alias}-{number:06d}"
         try:
             with explain_errors(client):
-                client.indices.create(index=index, body={**body, "aliases": {loading_alias(index): {}}})
+                if load_as is not None and load_as != body:
+                    client.indices.create(index=index, body=dict(body))
+                    client.indices.delete(index=index)  # empty, and nobody has seen it
+                client.indices.create(index=index, body={**(load_as or body), "aliases": {loading_alias(index): {}}})
         except elasticsearch.BadRequestError as error:
             if error_type(error) == "resource_already_exists_exception":
                 continue  # another run took the number in this moment
@@ -125,37 +136,75 @@ def serve_version(
 ) -> None:
     """Make ``index`` the one that readers of ``alias`` see, in place of ``previous``, in one atomic step.
 
+    Raises IndexingError when the alias was moved by somebody else meanwhile; readers then see what they saw.
+    """
+    facts = passport.ready().to_meta()
+    with explain_errors(client):
+        meta = _meta(client, index)
+        client.indices.put_settings(index=index, body={"index": dict(settings)})
+        client.indices.put_mapping(index=index, body={"_meta": {PREVIOUS_KEY: previous} | meta | facts})
+    done = {"remove": {"index": index, "alias": loading_alias(index), "must_exist": True}}
+    move_alias(client, alias, previous, index, [done])
+
+
+def move_alias(
+    client: Elasticsearch, alias: str, previous: str | None, index: str, more: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Let ``alias`` point to ``index`` instead of ``previous`` (None: to nothing), with ``more`` actions, all or none.
+
     Raises IndexingError when the alias was moved by somebody else meanwhile; then nothing has changed.
     """
     import elasticsearch
 
-    actions: list[dict[str, Any]] = [
-        {"add": {"index": index, "alias": alias}},
-        {"remove": {"index": index, "alias": loading_alias(index), "must_exist": True}},
-    ]
+    # Of two that add the first index at once, the server refuses the second: an alias has one index to write to.
+    actions: list[Mapping[str, Any]] = [{"add": {"index": index, "alias": alias, "is_write_index": True}}, *more]
     if previous is not None:
         # Without must_exist a failing remove is answered 200 and the rest applied (9.5.3).
         actions.insert(0, {"remove": {"index": previous, "alias": alias, "must_exist": True}})
     with explain_errors(client):
-        client.indices.put_settings(index=index, body={"index": dict(settings)})
-        client.indices.put_mapping(index=index, body={"_meta": _meta(client, index) | passport.ready().to_meta()})
         try:
             client.indices.update_aliases(actions=actions)
-        except (elasticsearch.NotFoundError, elasticsearch.TransportError) as error:
+        except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
             if live_index(client, alias) == index:
                 return  # it was applied, and only its answer was lost; a repeated attempt then finds nothing to remove
-            if isinstance(error, elasticsearch.NotFoundError):
+            if isinstance(error, elasticsearch.NotFoundError) or _two_write_indices(error):
                 raise IndexingError(
-                    f"the alias {alias} no longer points to {previous}: another run moved it meanwhile",
+                    f"the alias {alias} no longer points to {previous or 'nothing'}: another run moved it meanwhile",
                     "check 'esvector status', then run the same command again",
                 ) from error
             raise
 
 
 def delete_version(client: Elasticsearch, index: str) -> None:
-    """Delete an index; one that is gone already is fine."""
+    """Delete an index that is not live; one that is gone already is fine. Its number is not given to another one."""
+    alias, _, number = index.rpartition("-")
     with explain_errors(client):
+        live = live_index(client, alias)
+        if live == index:
+            raise IndexingError(f"readers of {alias} see {index}, so it cannot be deleted", "roll back first")
+        # The numbers below the live one's are never given again as it is.
+        if live is not None and _number(live) < int(number) > (_meta(client, live).get(HIGHEST_KEY) or 0):
+            client.indices.put_mapping(index=live, body={"_meta": _meta(client, live) | {HIGHEST_KEY: int(number)}})
         client.options(ignore_status=404).indices.delete(index=index)
+
+
+def _highest_number(client: Elasticsearch, alias: str) -> int:
+    """Return the highest number that a version of ``alias`` has or, as its live version remembers, has had."""
+    with explain_errors(client):
+        live = live_index(client, alias)
+        remembered = int(_meta(client, live).get(HIGHEST_KEY) or 0) if live else 0
+    return max([remembered, *(_number(version.index) for version in list_versions(client, alias))])
+
+
+def _number(index: str) -> int:
+    number = index.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _two_write_indices(error: Exception) -> bool:
+    import elasticsearch
+
+    return isinstance(error, elasticsearch.ApiError) and "more than one write index" in error_reason(error)
 
 
 def _meta(client: Elasticsearch, index: str) -> dict[str, Any]:

@@ -48,5 +48,5 @@ def test_the_option(said: str, options: PassageOptions | Literal[False]) -> None
 
 @pytest.mark.parametrize("said", ["", "papers.jsonl", "200:", ":20", "-5", "200:x", "1.5"])
 def test_an_option_that_cannot_be_read(said: str) -> None:
-    with pytest.raises(click.BadParameter, match="is not auto, TOKENS or TOKENS:OVERLAP"):
+    with pytest.raises(click.BadParameter, match="is not auto, off, TOKENS or TOKENS:OVERLAP"):
         read_passages(said)

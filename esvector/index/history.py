@@ -1,0 +1,125 @@
+"""Going back to an earlier version, and deleting those that are no longer wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esvector.errors import IndexingError, IndexNotFoundError
+from esvector.index.inspect import VersionStatus, describe_versions
+from esvector.index.versions import delete_version, live_index, move_alias
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch
+
+__all__ = ["Rollback", "prunable", "prune", "rollback", "rollback_target", "versions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a rollback did: readers of ``alias`` see ``index`` instead of ``left``, which is kept."""
+
+    alias: str
+    index: str
+    left: str
+    documents: int
+
+
+def versions(client: Elasticsearch, alias: str) -> list[VersionStatus]:
+    """Every version of ``alias``, oldest first. Raises IndexNotFoundError when there is none."""
+    return [version for version in describe_versions(client, alias) if version.alias == alias]
+
+
+def rollback(client: Elasticsearch, alias: str, to: str | None = None) -> Rollback:
+    """Let readers of ``alias`` see the version again that they saw before the live one, in one atomic step.
+
+    That is the one that was live when the live one first went live, so a second rollback goes one further back, and
+    never forth again; ``to`` names another version, in either direction. The version that is left stays as it is.
+
+    Raises IndexingError when there is no such version, it was never verified, or a shard of it is missing;
+    IndexNotFoundError when there is no version at all.
+    """
+    with _alone(client, alias):
+        found = versions(client, alias)
+        live = live_index(client, alias)
+        target = rollback_target(found, alias, live, to)
+        if target.index != live:
+            move_alias(client, alias, live, target.index)
+    return Rollback(alias, target.index, live or "", target.documents)
+
+
+def rollback_target(
+    found: Sequence[VersionStatus], alias: str, live: str | None, to: str | None = None
+) -> VersionStatus:
+    """Choose the version that a rollback leads to. Raises IndexingError when it cannot be used."""
+    by_name = {version.index: version for version in found}
+    kept = [version.index for version in found if version.state == "kept"]
+    others = f"choose one with --to: {', '.join(kept)}" if kept else "no other version of it is kept"
+    name = to
+    if name is None:
+        if live is None or live not in by_name:
+            raise IndexingError(f"no version of {alias} is live", others)
+        name = by_name[live].previous
+        if name is None:
+            raise IndexingError(f"no version of {alias} was live before {live}", others)
+    target = by_name.get(name)
+    if target is None:
+        raise IndexingError(f"{name} is gone" if to is None else f"{alias} has no version {name}", others)
+    if target.state == "unfinished":
+        raise IndexingError(f"{name} was never verified", "finish it: run its 'esvector index' command again")
+    if target.health == "red":
+        raise IndexingError(f"a shard of {name} is missing", "see GET _cluster/allocation/explain")
+    return target
+
+
+def prune(
+    client: Elasticsearch,
+    alias: str,
+    keep: int = 1,
+    *,
+    unfinished: bool = False,
+    only: Collection[str] | None = None,
+) -> list[VersionStatus]:
+    """Delete the versions of ``alias`` that ``prunable`` names, and return them. Raises what ``prunable`` raises.
+
+    ``only`` are the indices that somebody has agreed to; no other is deleted.
+    """
+    with _alone(client, alias):
+        doomed = prunable(versions(client, alias), keep, unfinished=unfinished)
+        doomed = [version for version in doomed if only is None or version.index in only]
+        for version in doomed:
+            delete_version(client, version.index)
+    return doomed
+
+
+def prunable(found: Sequence[VersionStatus], keep: int = 1, *, unfinished: bool = False) -> list[VersionStatus]:
+    """Choose the versions to delete: all but the live one, ``keep`` others, and the unfinished ones unless asked for.
+
+    Those that rollbacks would lead to are kept first, the nearest before the farther, then the newest. Raises
+    IndexNotFoundError when no version is live: nothing says then which of them is wanted.
+    """
+    by_name = {version.index: version for version in found}
+    live = next((version for version in found if version.state == "live"), None)
+    kept = [version for version in reversed(found) if version.state == "kept"]
+    if live is None and kept:
+        raise IndexNotFoundError(
+            f"none of {', '.join(by_name)} is live, so it is not known which is wanted",
+            "let the alias point to one of them with 'esvector rollback ALIAS --to INDEX'",
+        )
+    back: list[str] = []  # where one rollback after the other leads
+    name = live.previous if live else None
+    while name in by_name and name not in back:
+        back.append(name)
+        name = by_name[name].previous
+    order = sorted(kept, key=lambda version: back.index(version.index) if version.index in back else len(back))
+    doomed = order[keep:] + [version for version in found if unfinished and version.state == "unfinished"]
+    return sorted(doomed, key=lambda version: version.index)
+
+
+@contextmanager
+def _alone(client: Elasticsearch, alias: str) -> Iterator[None]:
+    """The one place where changes to the versions of ``alias`` are kept from running beside each other."""
+    live_index(client, alias)  # raises where the alias is none, or points to several indices
+    yield

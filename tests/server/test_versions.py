@@ -1,0 +1,223 @@
+"""Versions behind an alias: the swap under a race, going back, pruning, and names that never come back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from elasticsearch import Elasticsearch
+
+from esvector import Indexer, Searcher
+from esvector.cli import app
+from esvector.errors import ConfigError, IndexingError, IndexNotFoundError
+from esvector.index.graph import loading_body
+from esvector.index.history import prune, rollback, versions
+from esvector.index.versions import create_version, delete_version, list_versions, live_index, move_alias
+from tests.support.encoders import HashEncoder
+
+Build = Callable[[str], str]
+
+
+@pytest.fixture
+def build(es: Elasticsearch, alias: str, tmp_path: Path) -> Build:
+    """Index one document, whose text is given, into the next version."""
+
+    def run(text: str) -> str:
+        indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+        return indexer.run([{"id": text, "text": text}]).index
+
+    return run
+
+
+def unfinished(es: Elasticsearch, alias: str) -> str:
+    """A version as a killed run leaves it: with a passport that says so."""
+    mapping = next(iter(es.indices.get_mapping(index=alias).values()))["mappings"]
+    mapping["_meta"]["esvector"]["state"] = "building"
+    return create_version(es, alias, {"settings": {"index": {"number_of_replicas": 0}}, "mappings": mapping})
+
+
+def seen(es: Elasticsearch, alias: str) -> str:
+    (hit,) = Searcher(es, alias, encoder=HashEncoder()).search("anything", k=1)
+    return hit.id
+
+
+def test_rollbacks_go_back_to_the_first_version_and_no_further(es: Elasticsearch, alias: str, build: Build) -> None:
+    one, two, three = build("one"), build("two"), build("three")
+    done = rollback(es, alias)
+    assert (done.index, done.left, done.documents) == (two, three, 1)
+    assert seen(es, alias) == "two"
+    assert rollback(es, alias).index == one
+    assert seen(es, alias) == "one"
+    with pytest.raises(IndexingError, match="was live before"):
+        rollback(es, alias)
+    assert rollback(es, alias, to=three).index == three
+    assert seen(es, alias) == "three"
+
+
+def test_a_version_made_after_a_rollback_leads_back_to_what_was_live_then(
+    es: Elasticsearch, alias: str, build: Build
+) -> None:
+    one, two = build("one"), build("two")
+    rollback(es, alias)
+    three = build("three")
+    assert [version.previous for version in versions(es, alias)] == [None, one, one]
+    assert rollback(es, alias).index == one
+    assert rollback(es, alias, to=two).left == one
+    assert rollback(es, alias, to=three).left == two
+
+
+def test_a_version_that_was_never_verified_is_refused(es: Elasticsearch, alias: str, build: Build) -> None:
+    one = build("one")
+    two = unfinished(es, alias)
+    with pytest.raises(IndexingError, match="never verified"):
+        rollback(es, alias, to=two)
+    assert live_index(es, alias) == one
+
+
+def test_pruning_deletes_what_it_says(es: Elasticsearch, alias: str, build: Build) -> None:
+    one, two, three = build("one"), build("two"), build("three")
+    four = unfinished(es, alias)
+    assert [version.index for version in prune(es, alias, 0, only={one})] == [one]
+    assert [version.index for version in prune(es, alias, 0)] == [two]
+    assert [version.index for version in list_versions(es, alias)] == [three, four]
+    assert [version.index for version in prune(es, alias, 0, unfinished=True)] == [four]
+    assert seen(es, alias) == "three"
+    with pytest.raises(IndexingError, match=f"{two} is gone"):
+        rollback(es, alias)
+
+
+def test_the_live_version_cannot_be_deleted(es: Elasticsearch, alias: str, build: Build) -> None:
+    one = build("one")
+    with pytest.raises(IndexingError, match="readers"):
+        delete_version(es, one)
+    assert seen(es, alias) == "one"
+
+
+def test_a_name_is_not_used_again(es: Elasticsearch, alias: str, build: Build) -> None:
+    build("one")
+    two = build("two")
+    rollback(es, alias)
+    prune(es, alias, 0)
+    assert not es.indices.exists(index=two)
+    assert build("three") == f"{alias}-000003"
+    prune(es, alias, 0)
+    assert build("four") == f"{alias}-000004"
+
+
+def test_an_unknown_alias_has_no_versions(es: Elasticsearch, alias: str) -> None:
+    with pytest.raises(IndexNotFoundError):
+        versions(es, alias)
+    with pytest.raises(IndexNotFoundError):
+        rollback(es, alias)
+
+
+def test_a_mapping_that_cannot_be_the_final_one_is_refused_before_the_load(es: Elasticsearch, alias: str) -> None:
+    vector = {"type": "dense_vector", "dims": 33, "index_options": {"type": "int4_hnsw"}}
+    body = {"mappings": {"properties": {"vector": vector}}}
+    with pytest.raises(ConfigError, match="only supports even dimensions"):
+        create_version(es, alias, body, loading_body(body, "vector"))
+    assert list_versions(es, alias) == []
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["no-version-before", "a-version-before"])
+def test_of_two_swaps_at_once_one_wins_and_the_alias_is_always_on_one_index(
+    es: Elasticsearch, alias: str, first: bool
+) -> None:
+    body: dict[str, Any] = {"settings": {"index": {"number_of_replicas": 0}}}
+    indices = [create_version(es, alias, body) for _ in range(3)]
+    watching = threading.Event()
+    wrong: list[Any] = []
+
+    def watch() -> None:
+        while not watching.is_set():
+            answer = es.options(ignore_status=404).indices.get_alias(name=alias)
+            there = [index for index in answer if index in indices]
+            if len(there) > 1 or (not first and len(there) != 1):
+                wrong.append(answer)
+
+    def swap(start: threading.Barrier, previous: str | None, index: str) -> bool:
+        start.wait()
+        try:
+            move_alias(es, alias, previous, index)
+        except IndexingError as error:
+            return "another run moved it" not in error.message
+        return True
+
+    if not first:
+        move_alias(es, alias, None, indices[0])
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(100):
+            live = live_index(es, alias)
+            if first and live is not None:
+                es.indices.delete_alias(index=live, name=alias)
+                live = None
+            start = threading.Barrier(2)
+            others = [index for index in indices if index != live][:2]
+            won = list(pool.map(lambda index, start=start, live=live: swap(start, live, index), others))
+            assert won.count(True) == 1
+            assert live_index(es, alias) == others[won.index(True)]
+    watching.set()
+    watcher.join()
+    assert wrong == []
+
+
+def esvector(server_url: str, *args: str) -> Result:
+    result = CliRunner().invoke(app, args, env={"ESVECTOR_URL": server_url}, prog_name="esvector")
+    assert "Traceback" not in result.output
+    return result
+
+
+def lines_of(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_commands(es: Elasticsearch, alias: str, build: Build, server_url: str) -> None:
+    one, two = build("one"), build("two")
+    listed = lines_of(esvector(server_url, "versions", alias))
+    assert [(line["index"], line["state"], line["previous"]) for line in listed] == [
+        (one, "kept", None),
+        (two, "live", one),
+    ]
+    back = esvector(server_url, "rollback", alias)
+    assert lines_of(back) == [{"alias": alias, "index": one, "left": two, "documents": 1}]
+    assert f"readers of {alias} now see {one} (1 documents) instead of {two}" in back.stderr
+    again = esvector(server_url, "rollback", alias)
+    assert again.exit_code == 1
+    assert f"no version of {alias} was live before {one}" in again.stderr
+    assert f"--to: {two}" in again.stderr
+    assert "nothing was changed" in esvector(server_url, "rollback", alias, "--to", one).stderr
+    unasked = esvector(server_url, "prune", alias, "--keep", "0")
+    assert unasked.exit_code == 2
+    assert "add --yes" in unasked.stderr
+    assert es.indices.exists(index=two)
+    pruned = esvector(server_url, "prune", alias, "--keep", "0", "--yes")
+    assert pruned.exit_code == 0
+    assert f"deleted {two} (kept, 1 documents" in pruned.stderr
+    assert not es.indices.exists(index=two)
+    assert "nothing to delete" in esvector(server_url, "prune", alias, "--keep", "0").stderr
+
+
+def test_the_table_on_a_terminal_says_where_a_rollback_leads(
+    es: Elasticsearch,
+    alias: str,
+    build: Build,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from esvector.cli.versions import _print_table
+
+    monkeypatch.setenv("COLUMNS", "200")
+    build("one")
+    build("two")
+    _print_table(versions(es, alias))
+    first, second = capsys.readouterr().out.splitlines()[1:3]
+    assert "kept (rollback)" in first
+    assert "live" in second

@@ -1,0 +1,56 @@
+"""Every example of docs/versions.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from elasticsearch import Elasticsearch
+
+from esvector import Indexer
+from esvector.cli import app
+from esvector.index.versions import list_versions
+from tests.support.encoders import HashEncoder
+
+PAGE = Path(__file__).parents[2] / "docs" / "versions.md"
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.fixture
+def papers(es: Elasticsearch, tmp_path: Path) -> Iterator[None]:
+    for text in ("one", "two"):
+        indexer = Indexer(es, "papers", encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+        indexer.run([{"id": text, "text": text}])
+    yield
+    for index in es.indices.get(index="papers-*"):
+        es.indices.delete(index=index)
+
+
+@pytest.mark.usefixtures("papers")
+def test_the_commands_of_the_page(es: Elasticsearch, server_url: str) -> None:
+    commands = [line.removeprefix("$ esvector ") for line in block("console").splitlines()]
+    assert len(commands) == 5
+    for command in commands:
+        result = CliRunner().invoke(app, command.split(), env={"ESVECTOR_URL": server_url}, prog_name="esvector")
+        assert result.exit_code == 0, result.output
+    assert [(version.index, version.live) for version in list_versions(es, "papers")] == [("papers-000002", True)]
+
+
+@pytest.mark.usefixtures("papers")
+def test_the_python_of_the_page(es: Elasticsearch, server_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    namespace: dict[str, Any] = {}
+    exec(block("python").replace("http://localhost:9200", server_url), namespace)
+    namespace["es"].close()
+    assert capsys.readouterr().out.splitlines() == [
+        "papers-000001 live 1 None",
+        "papers-000002 kept 1 papers-000001",
+    ]
+    assert [version.index for version in list_versions(es, "papers")] == ["papers-000001"]
