@@ -156,6 +156,8 @@ class IndexReport:
         truncated: documents longer than the encoder reads; they are indexed, by their beginning.
         tokens: tokens that the encoder read.
         sent_again: documents that this attempt sent more than once, counted for each further time.
+        segments: of a new version, after its graph was built; None where a live index was updated.
+        graph_seconds: spent on building that graph, once everything was loaded.
         seconds: of this attempt.
         stages: what each stage did with its time.
         dead_letters: file with the refused records.
@@ -177,6 +179,8 @@ class IndexReport:
     truncated: int
     tokens: int
     sent_again: int
+    segments: int | None
+    graph_seconds: float
     seconds: float
     stages: tuple[StageTime, ...] = ()
     dead_letters: str | None = None

@@ -38,6 +38,7 @@ _COMMANDS = {
     "node": "esvector.cli.node:node",
     "prune": "esvector.cli.versions:prune",
     "rollback": "esvector.cli.versions:rollback",
+    "reembed": "esvector.cli.reembed:reembed",
     "retry": "esvector.cli.retry:retry",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +21,9 @@ from esvector.cli.options import (
     wants_json,
 )
 
+if TYPE_CHECKING:
+    from esvector.index.run import Graph
+
 __all__ = ["index"]
 
 
@@ -28,6 +32,13 @@ __all__ = ["index"]
 @click.option("--into", "alias", required=True, metavar="ALIAS", help="Name to search under.")
 @encoder_options(model_required=False)
 @document_options
+@click.option(
+    "--graph",
+    type=click.Choice(["deferred", "inline"]),
+    default="deferred",
+    show_default=True,
+    help="Build a new version's graph once at the end, or as documents come.",
+)
 @click.option("--rebuild", is_flag=True, help="Build a new version, also where the live one could be updated.")
 @click.option("--prune", is_flag=True, help="Delete documents that are not in the source.")
 @click.option("--force", is_flag=True, help="Prune even more than a tenth of the documents.")
@@ -53,6 +64,7 @@ def index(
     alias: str,
     encoder: EncoderOptions,
     document: DocumentOptions,
+    graph: Graph,
     rebuild: bool,
     prune: bool,
     force: bool,
@@ -100,6 +112,7 @@ def index(
         given=document.given,
         element_type=document.element_type,
         query_cache=query_cache,
+        graph=graph,
         rebuild=rebuild,
         prune=prune,
         most_pruned=1.0 if force else 0.1,

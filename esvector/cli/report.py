@@ -68,6 +68,8 @@ def _report_lines(report: IndexReport) -> list[str]:
         f"readers of {report.alias} now see {report.index}"
         + (f"; {report.previous} is kept" if report.previous else ""),
     ]
+    if report.segments is not None:
+        lines.append(f"its graph took {report.graph_seconds:.1f} s ({report.segments} segments)")
     if report.pruned:
         lines.append(f"{report.pruned:,} documents that are not in the source were deleted")
     if report.stages:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from esvector.cli.options import open_client, output_option, server_option, wants_json
+from esvector.cli.options import open_client, output_option, server_option, state_option, wants_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +44,10 @@ def versions(alias: str, url: str | None, as_json: bool) -> None:
 @click.command()
 @click.argument("alias")
 @click.option("--to", metavar="INDEX", help="Version to go to [default: the one before the live one].")
+@state_option
 @server_option
 @output_option
-def rollback(alias: str, to: str | None, url: str | None, as_json: bool) -> None:
+def rollback(alias: str, to: str | None, state: Path | None, url: str | None, as_json: bool) -> None:
     r"""Let readers of ALIAS see the version again that they saw before the live one, in one atomic step.
 
     A second rollback goes one further back; --to goes to any version that is kept, also forth again.
@@ -57,7 +59,7 @@ def rollback(alias: str, to: str | None, url: str | None, as_json: bool) -> None
     from esvector.cli.report import print_json
     from esvector.index.history import rollback as go_back
 
-    done = go_back(open_client(url), alias, to)
+    done = go_back(open_client(url), alias, to, state=state)
     if wants_json(as_json):
         print_json(asdict(done))
     if done.index == done.left:
@@ -76,9 +78,12 @@ def rollback(alias: str, to: str | None, url: str | None, as_json: bool) -> None
 @click.option("--keep", type=click.IntRange(0), default=1, show_default=True, help="Versions to keep beside the live.")
 @click.option("--unfinished", is_flag=True, help="Also delete versions that were never verified: no run may need them.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@state_option
 @server_option
 @output_option
-def prune(alias: str, keep: int, unfinished: bool, yes: bool, url: str | None, as_json: bool) -> None:
+def prune(
+    alias: str, keep: int, unfinished: bool, yes: bool, state: Path | None, url: str | None, as_json: bool
+) -> None:
     r"""Delete old versions of ALIAS; never the live one. Those that rollbacks lead to are kept first.
 
     \b
@@ -97,7 +102,9 @@ def prune(alias: str, keep: int, unfinished: bool, yes: bool, url: str | None, a
         return
     if not yes:
         _ask(doomed)
-    deleted = delete(client, alias, keep, unfinished=unfinished, only={version.index for version in doomed})
+    deleted = delete(
+        client, alias, keep, unfinished=unfinished, only={version.index for version in doomed}, state=state
+    )
     for version in deleted:
         if wants_json(as_json):
             print_json(asdict(version))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esvector.errors import IndexingError, IndexNotFoundError
 from esvector.index.inspect import VersionStatus, describe_versions
+from esvector.index.job import job
 from esvector.index.versions import delete_version, live_index, move_alias
 
 if TYPE_CHECKING:
@@ -32,16 +35,17 @@ def versions(client: Elasticsearch, alias: str) -> list[VersionStatus]:
     return [version for version in describe_versions(client, alias) if version.alias == alias]
 
 
-def rollback(client: Elasticsearch, alias: str, to: str | None = None) -> Rollback:
+def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state: Path | None = None) -> Rollback:
     """Let readers of ``alias`` see the version again that they saw before the live one, in one atomic step.
 
     That is the one that was live when the live one first went live, so a second rollback goes one further back, and
     never forth again; ``to`` names another version, in either direction. The version that is left stays as it is.
 
-    Raises IndexingError when there is no such version, it was never verified, or a shard of it is missing;
-    IndexNotFoundError when there is no version at all.
+    ``state`` is the folder of checkpoints, None the user's. Raises IndexingError when there is no such version, it was
+    never verified, or a shard of it is missing; LeaseError while a run is changing the alias; IndexNotFoundError when
+    there is no version at all.
     """
-    with _alone(client, alias):
+    with _alone(client, alias, state):
         found = versions(client, alias)
         live = live_index(client, alias)
         target = rollback_target(found, alias, live, to)
@@ -81,12 +85,14 @@ def prune(
     *,
     unfinished: bool = False,
     only: Collection[str] | None = None,
+    state: Path | None = None,
 ) -> list[VersionStatus]:
     """Delete the versions of ``alias`` that ``prunable`` names, and return them. Raises what ``prunable`` raises.
 
-    ``only`` are the indices that somebody has agreed to; no other is deleted.
+    ``only`` are the indices that somebody has agreed to; no other is deleted. ``state`` is the folder of checkpoints.
+    Raises LeaseError while a run is changing the alias.
     """
-    with _alone(client, alias):
+    with _alone(client, alias, state):
         doomed = prunable(versions(client, alias), keep, unfinished=unfinished)
         doomed = [version for version in doomed if only is None or version.index in only]
         for version in doomed:
@@ -119,7 +125,8 @@ def prunable(found: Sequence[VersionStatus], keep: int = 1, *, unfinished: bool 
 
 
 @contextmanager
-def _alone(client: Elasticsearch, alias: str) -> Iterator[None]:
-    """The one place where changes to the versions of ``alias`` are kept from running beside each other."""
+def _alone(client: Elasticsearch, alias: str, state: Path | None) -> Iterator[None]:
+    """Keep every run off ``alias``: one that is loading could move it in the same moment."""
     live_index(client, alias)  # raises where the alias is none, or points to several indices
-    yield
+    with job(client, alias, state, threading.Event()):
+        yield

@@ -28,7 +28,7 @@ from esvector.index.documents import TEXT_FIELDS
 from esvector.index.job import job
 from esvector.index.load import RecordOptions
 from esvector.index.prune import PruneGuard
-from esvector.index.run import Run, RunOptions, Serving, serve_at_once
+from esvector.index.run import Graph, Run, RunOptions, Serving, serve_at_once
 from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
 from esvector.index.versions import check_alias, delete_version, live_index
 from esvector.mapping import load_template, templated_element_type
@@ -84,6 +84,8 @@ class Indexer:
         senders: bulk requests under way at once, at most.
         body_bytes: size of a bulk request, in bytes, at most.
         max_document_bytes: a larger document is refused before it is encoded.
+        graph: "deferred" builds the graph of a new version once, when everything is loaded, which takes the server half
+            the time; "inline" builds it as documents come.
         devices: where to encode, such as "cpu" or ("cuda:0", "cuda:1"); none is a GPU where there is one.
         backend: what runs the model on a CPU: "torch", "onnx", "openvino", "openvino-int8" (calibrated on the first
             documents), or "auto", which tries them on the first documents.
@@ -121,6 +123,7 @@ class Indexer:
         senders: int = 4,
         body_bytes: int = 4 * 2**20,
         max_document_bytes: int = 10 * 2**20,
+        graph: Graph = "deferred",
         devices: str | Sequence[str] = (),
         backend: BackendName | Literal["auto"] = "torch",
         task: Task | None = None,
@@ -160,6 +163,7 @@ class Indexer:
             "dead_letters": Path(dead_letters or f"{alias}.dead.jsonl"),
             "senders": senders,
             "body_bytes": body_bytes,
+            "graph": graph,
             "query_cache": None if query_cache is None else Path(query_cache),
             "retry": self.retry,
             "grace": grace,

@@ -21,6 +21,7 @@ from esvector.index.checkpoint import Checkpoint, JobFolder
 from esvector.index.content import Comparison
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.encoding import Encoding, open_encoding, open_given
+from esvector.index.graph import GraphProgress, GraphReport, finish_graph, loading_body
 from esvector.index.load import Load, RecordOptions
 from esvector.index.passages import complete_options, open_splitter
 from esvector.index.pipeline import Pipeline, Stage
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from esvector.encode.advice import Task
     from esvector.encode.calibrate import BackendName
 
-__all__ = ["Run", "RunOptions", "Serving", "serve_at_once"]
+__all__ = ["Graph", "Run", "RunOptions", "Serving", "serve_at_once"]
 
 _TICK = 0.2  # seconds between two calls of the progress callback
 _ABANDON = 2.0  # seconds that stages get to notice that they are to stop
@@ -54,6 +55,7 @@ _COMPARED_DOCUMENTS = 2048  # of a window that is compared with the index: a req
 _SPANNED = 16  # windows of unchanged documents that are put together, before they move the checkpoint
 _log = logging.getLogger(__name__)
 
+Graph = Literal["deferred", "inline"]
 Serving = Callable[[Target], AbstractContextManager[None]]
 Records = Iterable[Mapping[str, Any] | Record | BadRecord]
 
@@ -71,6 +73,7 @@ class RunOptions:
         dead_letters: file for the records that are refused.
         senders: bulk requests under way at once.
         body_bytes: largest body of a bulk request.
+        graph: "deferred" builds the graph of a new version once, when everything is loaded; "inline" as it comes.
         query_cache: folder of exported query towers.
         retry: how long to keep trying.
         grace: seconds to finish what is under way when interrupted.
@@ -85,6 +88,7 @@ class RunOptions:
     dead_letters: Path
     senders: int
     body_bytes: int
+    graph: Graph
     query_cache: Path | None
     retry: RetryPolicy
     grace: float
@@ -130,6 +134,7 @@ class Run:
         self._saved: Checkpoint | None = None
         self._stages: Pipeline | None = None
         self._writer: BulkWriter | None = None
+        self._graph: GraphReport | None = None
         self._started: Load | None = None
 
     @property
@@ -183,7 +188,9 @@ class Run:
         self._folder.clear()
         if self.updates_live:
             end_loading(self._client, self._require_target().index)
-        elif self._serving is not None:
+        else:
+            self._finish_graph()
+        if not self.updates_live and self._serving is not None:
             with self._serving(self._require_target()):
                 self._serve(previous)
         if self._encoding is not None:
@@ -314,7 +321,8 @@ class Run:
         body = build_index_body(
             making.template, passport, self._server, making.field_types, first.stored_fields(), making.to_meta(1)
         )
-        index = create_version(self._client, self._alias, body)
+        load_as = loading_body(body, making.vector_field) if self._options.graph == "deferred" else None
+        index = create_version(self._client, self._alias, body, load_as)
         self._target = next(found for found in find_targets(self._client, self._alias) if found.index == index)
 
     def _pipeline(
@@ -423,6 +431,20 @@ class Run:
             self._client, target, compare, count, guard, self._load.unreadable, self._options.retry, self._repeat
         )
 
+    def _finish_graph(self) -> None:
+        """Build the graph of a new version that was loaded without one."""
+        load, target, making = self._load, self._require_target(), self._making
+        final = build_index_body(making.template, target.passport, self._server, making.field_types)
+
+        def say(now: GraphProgress) -> None:
+            self._check_lease()
+            waiting = f"{now.waiting:,} vectors to go, {now.segments} segments, {now.seconds:.0f} s"
+            self._progress(replace(load.progress("building the graph"), waiting=waiting))
+
+        self._graph = finish_graph(
+            self._client, target.index, final, making.vector_field, on_progress=say, stopping=load.stopping
+        )
+
     def _serve(self, previous: str | None) -> None:
         target = self._require_target()
         settings = serving_settings(self._making.template)
@@ -449,6 +471,8 @@ class Run:
             truncated=counts.truncated,
             tokens=counts.tokens,
             sent_again=self._writer.traffic.sent_again if self._writer is not None else 0,
+            segments=self._graph.segments if self._graph is not None else None,
+            graph_seconds=self._graph.seconds if self._graph is not None else 0.0,
             seconds=load.seconds,
             stages=self._stages.times() if self._stages is not None else (),
             dead_letters=str(letters.path) if letters.path else None,
