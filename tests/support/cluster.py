@@ -119,6 +119,11 @@ class RealNode(Server):
             )
         )
 
+    @property
+    def answers(self) -> bool:
+        """Whether it answers requests now."""
+        return ask_health(self.url) is not None
+
     def wait(self, seconds: float = START_SECONDS) -> None:
         """Return when it answers with all primary shards in place. Raises NodeError when it ends before that."""
         _poll(self._is_usable, seconds, f"{self.name} is not healthy")
@@ -138,13 +143,14 @@ class Cluster:
         self.url = ",".join(node.url for node in nodes)
 
     def wait(self, status: str, *, nodes: int, seconds: float = START_SECONDS) -> None:
-        """Return when ``nodes`` of them are in the cluster and its health is ``status`` or better."""
+        """Return when ``nodes`` of them are in the cluster and answer, and its health is ``status`` or better."""
         wanted: dict[str, Any] = {"wait_for_status": status, "wait_for_nodes": str(nodes), "timeout": "1s"}
         seen: dict[str, Any] = {}
 
         def is_so() -> bool:
             seen.update(self._ask(lambda client: client.options(ignore_status=408).cluster.health(**wanted)) or {})
-            return seen.get("timed_out") is False
+            # A node joins the cluster before it listens for requests.
+            return seen.get("timed_out") is False and sum(node.answers for node in self.nodes) >= nodes
 
         _poll(is_so, seconds, f"no {status} cluster of {nodes} nodes", seen)
 
