@@ -167,21 +167,21 @@ class IndexReport:
 
     alias: str
     index: str
-    previous: str | None
-    read: int
-    indexed: int
-    unchanged: int
-    superseded: int
-    dead: int
-    filtered: int
-    pruned: int
-    encoded: int
-    truncated: int
-    tokens: int
-    sent_again: int
-    segments: int | None
-    graph_seconds: float
-    seconds: float
+    previous: str | None = None
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    dead: int = 0
+    filtered: int = 0
+    pruned: int = 0
+    encoded: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    sent_again: int = 0
+    segments: int | None = None
+    graph_seconds: float = 0.0
+    seconds: float = 0.0
     stages: tuple[StageTime, ...] = ()
     dead_letters: str | None = None
     repeated_ids: tuple[str, ...] = ()

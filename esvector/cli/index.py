@@ -22,7 +22,7 @@ from esvector.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from esvector.index.run import Graph
+    from esvector.index.run_options import Graph
 
 __all__ = ["index"]
 

@@ -28,7 +28,8 @@ from esvector.index.documents import TEXT_FIELDS
 from esvector.index.job import job
 from esvector.index.load import RecordOptions
 from esvector.index.prune import PruneGuard
-from esvector.index.run import Graph, Run, RunOptions, Serving, serve_at_once
+from esvector.index.run import Run
+from esvector.index.run_options import Graph, RunOptions, Serving, serve_at_once
 from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
 from esvector.index.versions import check_alias, delete_version, live_index
 from esvector.mapping import load_template, templated_element_type

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from esvector.client import Server
-from esvector.encode.encoder import Encoder
 from esvector.encode.profile import EncoderProfile
-from esvector.errors import LeaseError, SourceChangedError, VerificationError
-from esvector.index.bulk import BulkWriter, RetryPolicy
+from esvector.errors import LeaseError, SourceChangedError
+from esvector.index.bulk import BulkWriter
 from esvector.index.checkpoint import Checkpoint, JobFolder
 from esvector.index.content import Comparison
 from esvector.index.deadletters import DeadLetterFile
 from esvector.index.encoding import Encoding, open_encoding, open_given
+from esvector.index.filling import Filling
+from esvector.index.finish import check_count, defect, final_report
 from esvector.index.graph import GraphProgress, GraphReport, finish_graph, loading_body
-from esvector.index.load import Load, RecordOptions
+from esvector.index.load import Load
 from esvector.index.passages import complete_options, open_splitter
-from esvector.index.pipeline import Pipeline, Stage
-from esvector.index.prune import PruneGuard, prune
+from esvector.index.prune import prune
 from esvector.index.repeating import Repeating
+from esvector.index.run_options import Records, RunOptions, Serving
 from esvector.index.target import Making, Target, find_targets, raise_generation
 from esvector.index.versions import (
     begin_loading,
@@ -39,65 +37,16 @@ from esvector.index.versions import (
 from esvector.index.window import Counts, Window
 from esvector.mapping import build_index_body, serving_settings
 from esvector.passport import Passport
-from esvector.types import BadRecord, IndexReport, Progress, Record
+from esvector.types import IndexReport, Progress
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-    from esvector.encode.advice import Task
-    from esvector.encode.calibrate import BackendName
 
-__all__ = ["Graph", "Run", "RunOptions", "Serving", "serve_at_once"]
+__all__ = ["Run"]
 
-_TICK = 0.2  # seconds between two calls of the progress callback
-_ABANDON = 2.0  # seconds that stages get to notice that they are to stop
 _COMPARED_DOCUMENTS = 2048  # of a window that is compared with the index: a request for fewer costs nearly as much
-_SPANNED = 16  # windows of unchanged documents that are put together, before they move the checkpoint
 _log = logging.getLogger(__name__)
-
-Graph = Literal["deferred", "inline"]
-Serving = Callable[[Target], AbstractContextManager[None]]
-Records = Iterable[Mapping[str, Any] | Record | BadRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What a run is told, beside its target.
-
-    Attributes:
-        made_by: the encoder, or the profile to load it by.
-        devices: where to encode; none is a GPU where there is one.
-        backend: what runs the model on a CPU.
-        task: what the index is for, for the warnings.
-        records: how records become documents.
-        dead_letters: file for the records that are refused.
-        senders: bulk requests under way at once.
-        body_bytes: largest body of a bulk request.
-        graph: "deferred" builds the graph of a new version once, when everything is loaded; "inline" as it comes.
-        query_cache: folder of exported query towers.
-        retry: how long to keep trying.
-        grace: seconds to finish what is under way when interrupted.
-        prune: which documents to delete that no record has, if any.
-    """
-
-    made_by: EncoderProfile | Encoder
-    devices: tuple[str, ...]
-    backend: BackendName | Literal["auto"]
-    task: Task | None
-    records: RecordOptions
-    dead_letters: Path
-    senders: int
-    body_bytes: int
-    graph: Graph
-    query_cache: Path | None
-    retry: RetryPolicy
-    grace: float
-    prune: PruneGuard | None
-
-
-def serve_at_once(_target: Target) -> AbstractContextManager[None]:
-    """Move readers without further ado."""
-    return nullcontext()
 
 
 class Run:
@@ -132,7 +81,7 @@ class Run:
         self._progress = progress or (lambda _progress: None)
         self._encoding: Encoding | None = None
         self._saved: Checkpoint | None = None
-        self._stages: Pipeline | None = None
+        self._filling: Filling | None = None
         self._writer: BulkWriter | None = None
         self._graph: GraphReport | None = None
         self._started: Load | None = None
@@ -185,12 +134,12 @@ class Run:
             self._fill(first, windows, compare)
         count = self._verify(before)
         pruned = self._prune(compare, count)
+        if not self.updates_live:
+            self._finish_graph()
         self._folder.clear()
         if self.updates_live:
             end_loading(self._client, self._require_target().index)
-        else:
-            self._finish_graph()
-        if not self.updates_live and self._serving is not None:
+        elif self._serving is not None:
             with self._serving(self._require_target()):
                 self._serve(previous)
         if self._encoding is not None:
@@ -205,7 +154,7 @@ class Run:
     @property
     def _load(self) -> Load:
         if self._started is None:
-            raise _defect("a run has no load")
+            raise defect("a run has no load")
         return self._started
 
     @property
@@ -238,7 +187,7 @@ class Run:
 
     def _require_target(self) -> Target:
         if self._target is None:
-            raise _defect("a run has no index")
+            raise defect("a run has no index")
         return self._target
 
     def _open_target(self, resume: Checkpoint | None) -> int:
@@ -296,7 +245,7 @@ class Run:
             self._load.splitter = open_splitter(encoding, passages)
         if self._target is None:
             self._create(first, encoding)
-        self._writer = writer = BulkWriter(
+        self._writer = BulkWriter(
             self._client,
             loading_alias(self._require_target().index),
             vector_field=self._making.vector_field,
@@ -305,7 +254,19 @@ class Run:
             retry=self._options.retry,
             stopping=self._load.stopping,
         )
-        self._load_through(self._pipeline(first, windows, compare, encoding, writer))
+        self._filling = Filling(
+            self._load, first, windows, compare, encoding.engines, self._writer, self._options.senders
+        )
+        try:
+            self._filling.run(self._tick, self._options.grace)
+        finally:
+            if self._saved is not None:
+                self._folder.save(self._saved, now=True)
+
+    def _tick(self) -> None:
+        self._check_lease()
+        waiting = self._writer.waiting_for if self._writer is not None else None
+        self._progress(replace(self._load.progress("indexing"), waiting=waiting))
 
     def _create(self, first: Window, encoding: Encoding) -> None:
         making = self._making
@@ -324,54 +285,6 @@ class Run:
         load_as = loading_body(body, making.vector_field) if self._options.graph == "deferred" else None
         index = create_version(self._client, self._alias, body, load_as)
         self._target = next(found for found in find_targets(self._client, self._alias) if found.index == index)
-
-    def _pipeline(
-        self,
-        first: Window,
-        windows: Iterator[Window],
-        compare: Comparison | None,
-        encoding: Encoding,
-        writer: BulkWriter,
-    ) -> Pipeline:
-        load = self._load
-        engines = list(encoding.engines)  # each of the workers takes one
-        stages = [
-            Stage("compare", lambda windows: _compared(first, windows, compare)),
-            Stage("tokenize", lambda windows: load.tokenize(windows, encoding.engines[0])),
-            Stage("encode", lambda windows: load.encode(windows, engines.pop()), workers=len(encoding.engines)),
-            Stage("write", lambda encoded: load.write(encoded, writer), workers=self._options.senders),
-        ]
-        return Pipeline(windows, stages, stopping=load.stopping)
-
-    def _load_through(self, pipeline: Pipeline) -> None:
-        self._stages = pipeline
-        pipeline.start()
-        try:
-            while not pipeline.join(_TICK):
-                self._check_lease()
-                waiting = self._writer.waiting_for if self._writer is not None else None
-                self._progress(replace(self._load.progress("indexing"), waiting=waiting))
-        except KeyboardInterrupt:
-            self._drain(pipeline)
-            raise
-        except BaseException:
-            pipeline.stop()
-            _let_end(pipeline, _ABANDON)
-            raise
-
-    def _drain(self, pipeline: Pipeline) -> None:
-        """Read no more, and finish what was read, for as long as the grace lasts; then note how far it went."""
-        _log.warning(
-            "interrupted: finishing what is under way (up to %g s; again to stop at once)", self._options.grace
-        )
-        self._load.draining.set()
-        try:
-            _let_end(pipeline, self._options.grace)
-        finally:
-            pipeline.stop()
-        _let_end(pipeline, _ABANDON)
-        if self._saved is not None:
-            self._folder.save(self._saved, now=True)
 
     def _check_lease(self) -> None:
         if self._lost.is_set():
@@ -401,23 +314,12 @@ class Run:
     def _verify(self, before: int) -> int:
         """Compare what the server holds with what it acknowledged; return how many documents that are."""
         self._progress(self._load.progress("verifying"))
-        load = self._load
         if self._target is None:
-            raise load.hopeless()
+            raise self._load.hopeless()
         index = self._target.index
         self._repeat(lambda: self._client.indices.refresh(index=index))
         count = self._count(index)
-        created = load.created
-        if not before + created <= count <= before + created + load.uncertain:
-            raise VerificationError(
-                f"{index} holds {count} documents, but there were {before}, and the server acknowledged {created}"
-                + (f" to {created + load.uncertain}" if load.uncertain else "")
-                + " new ones",
-                "see whether something else writes to it, and the server's log; then run the same command again",
-            )
-        counts = load.ledger.counts
-        if count == 0 or counts.read == counts.dead + counts.filtered:
-            raise load.hopeless()
+        check_count(self._load, index, before, count)
         return count
 
     def _prune(self, compare: Comparison | None, count: int) -> int:
@@ -451,68 +353,19 @@ class Run:
         serve_version(self._client, self._alias, target.index, previous, target.passport, settings)
 
     def _report(self, previous: str | None, count: int, pruned: int, letters: DeadLetterFile) -> IndexReport:
-        load, counts, updated = self._load, self._load.ledger.counts, self.updates_live
-        if not updated:
-            # The whole index is this job's: what is in it was indexed by it, in this attempt or an earlier one.
-            accepted = counts.read - counts.dead - counts.filtered
-            counts = replace(counts, indexed=count, unchanged=0, superseded=accepted - count)
-        report = IndexReport(
-            alias=self._alias,
-            index=self._require_target().index,
-            previous=None if updated else previous,
-            read=counts.read,
-            indexed=counts.indexed,
-            unchanged=counts.unchanged,
-            superseded=counts.superseded,
-            dead=counts.dead,
-            filtered=counts.filtered,
-            pruned=pruned,
-            encoded=counts.encoded,
-            truncated=counts.truncated,
-            tokens=counts.tokens,
-            sent_again=self._writer.traffic.sent_again if self._writer is not None else 0,
-            segments=self._graph.segments if self._graph is not None else None,
-            graph_seconds=self._graph.seconds if self._graph is not None else 0.0,
-            seconds=load.seconds,
-            stages=self._stages.times() if self._stages is not None else (),
-            dead_letters=str(letters.path) if letters.path else None,
-            repeated_ids=tuple(load.repeated_ids),
-            reasons=letters.reasons,
+        graph, updated = self._graph, self.updates_live
+        return final_report(
+            IndexReport(
+                alias=self._alias,
+                index=self._require_target().index,
+                previous=None if updated else previous,
+                pruned=pruned,
+                sent_again=self._writer.traffic.sent_again if self._writer is not None else 0,
+                segments=graph.segments if graph is not None else None,
+                graph_seconds=graph.seconds if graph is not None else 0.0,
+                stages=self._filling.times if self._filling is not None else (),
+            ),
+            self._load,
+            letters,
+            built=None if updated else count,
         )
-        if not report.adds_up or counts.superseded < 0:
-            raise _defect(f"the report does not add up: {report}")
-        return report
-
-
-def _compared(first: Window, windows: Iterator[Window], compare: Comparison | None) -> Iterator[Window]:
-    """Yield ``first``, which is compared already, and then the others; what is left of small ones is put together."""
-    yield first
-    if compare is None:
-        yield from windows
-        return
-    gathered: Window | None = None
-    for window in windows:
-        compare(window)
-        if gathered is None:
-            gathered = window
-        else:
-            gathered.extend(window)
-        if gathered.full or gathered.span >= _SPANNED:
-            yield gathered
-            gathered = None
-    if gathered is not None:
-        yield gathered
-
-
-def _defect(what: str) -> VerificationError:
-    return VerificationError(what, "this is a defect of esvector: report it")
-
-
-def _let_end(pipeline: Pipeline, seconds: float) -> None:
-    """Wait for the stages that are finishing what they have in hand; they are daemons, so a stuck one is left."""
-    deadline = time.monotonic() + seconds
-    try:
-        while not pipeline.join(max(0.0, deadline - time.monotonic())) and time.monotonic() < deadline:
-            pass
-    except Exception as error:  # the error that stopped the run is raised already
-        _log.debug("a stage ended with %s", error)
