@@ -260,7 +260,8 @@ def type_sizes(
 ) -> tuple[TypeSize, ...]:
     """Sizes of ``documents`` whose JSON has ``source_bytes``, by type of the vector field, the type of ``body`` first.
 
-    A document has so many ``vectors``, more than 1 where it is cut into passages.     Other types are those that ``server`` takes, with as many neighbours in the graph as in ``body``. Pure.
+    A document has so many ``vectors``, more than 1 where it is cut into passages. Other types are those that
+    ``server`` takes, with as many neighbours in the graph as in ``body``. Pure.
     """
     options = find_vector(body["mappings"]["properties"], passport.vector_field)["index_options"]
     if vectors > 1:
