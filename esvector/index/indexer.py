@@ -267,6 +267,8 @@ class Indexer:
         passages = base.passages if cut is None else cut or None
         if "template" not in stated and (live is None or (passages is None) != (base.passages is None)):
             stated["template"] = load_template(None, passages=passages is not None)
+        if base.given is not None and live is not None and not self._same_encoder(live.passport):
+            stated.setdefault("given", None)  # another model is named, so texts are encoded from now on
         making = replace(base, **stated, passages=passages)
         field = making.vector_field.removeprefix(f"{PASSAGES_FIELD}.")
         making = replace(making, vector_field=field if passages is None else f"{PASSAGES_FIELD}.{field}")
