@@ -60,7 +60,7 @@ def reembed(
     'esvector rollback ALIAS' goes back to it.
 
     \b
-    Examples:
+    Example:
       esvector reembed papers --model intfloat/e5-small-v2
       esvector reembed papers --mapping quantized.json
     """

@@ -19,7 +19,7 @@ from esvector.index.documents import TEXT_FIELDS, prepare
 from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.passages import open_splitter
 from esvector.index.sampling import CountedRecords, Sample, Tokenized, time_encoding
-from esvector.index.sizes import STORED_SHARE, source_vector_bytes, vector_bytes, vector_types
+from esvector.index.sizes import HASH_BYTES, STORED_SHARE, source_vector_bytes, vector_bytes, vector_types
 from esvector.mapping import build_index_body, find_vector, load_template, serving_settings, templated_element_type
 from esvector.passport import HASH_FIELD, PASSAGES_FIELD, Passport
 from esvector.types import BadRecord, Document, PassageOptions, Record
@@ -46,7 +46,6 @@ ASSUMPTIONS = (
     "Memory is what should be free for the page cache, beside the Java heap, for each copy that is searched.",
 )
 
-_HASH_BYTES = 80  # of a document on disk: its field esvector_hash, stored and in a column
 _COUNTING = 2.0  # seconds to read on after the sample, to count what there is
 _TIMING = 15.0  # seconds that the timed encoding may take, about
 
@@ -272,7 +271,7 @@ def type_sizes(
     found = []
     for element_type, index_type in dict.fromkeys((chosen, *others)):
         vector = vector_bytes(dims, element_type, index_type, m)
-        stored = STORED_SHARE * source_bytes + vectors * source_vector_bytes(dims, element_type, server) + _HASH_BYTES
+        stored = STORED_SHARE * source_bytes + vectors * source_vector_bytes(dims, element_type, server) + HASH_BYTES
         found.append(
             TypeSize(
                 element_type,

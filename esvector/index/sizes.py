@@ -13,7 +13,18 @@ from esvector.client import Server
 from esvector.encode.profile import Similarity
 from esvector.vectors import ElementType
 
-__all__ = ["STORED_SHARE", "VectorBytes", "keeps_raw_in_memory", "source_vector_bytes", "vector_bytes", "vector_types"]
+__all__ = [
+    "HASH_BYTES",
+    "STORED_SHARE",
+    "VectorBytes",
+    "keeps_raw_in_memory",
+    "source_vector_bytes",
+    "vector_bytes",
+    "vector_types",
+]
+
+HASH_BYTES = 80
+"""Bytes on disk of a document's field esvector_hash: in the stored document, and in a column."""
 
 STORED_SHARE = 1.1
 """Bytes on disk for a byte of a document's JSON: compressed source, inverted indices, doc values. Five corpora had 0.9

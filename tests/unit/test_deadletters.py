@@ -28,11 +28,11 @@ def letter(record: Any = None, reason: str = "no text", id_: str | None = "1") -
 
 def test_a_letter_is_a_line_at_once(tmp_path: Path) -> None:
     with DeadLetterFile(tmp_path / "dead.jsonl") as file:
-        file.write(letter())
-        file.write(letter("raw line", id_=None))
+        file.write(letter(), 7)
+        file.write(letter("raw line", id_=None), 8)
         assert lines(tmp_path / "dead.jsonl") == [
-            {"id": "1", "place": "a.jsonl:1", "reason": "no text", "record": {"a": 1}},
-            {"id": None, "place": "a.jsonl:1", "reason": "no text", "record": "raw line"},
+            {"id": "1", "place": "a.jsonl:1", "number": 7, "reason": "no text", "record": {"a": 1}},
+            {"id": None, "place": "a.jsonl:1", "number": 8, "reason": "no text", "record": "raw line"},
         ]
         assert (file.count, file.reasons, file.path) == (2, {"no text": 2}, tmp_path / "dead.jsonl")
 

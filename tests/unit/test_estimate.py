@@ -20,7 +20,7 @@ from esvector.errors import ConfigError, IndexingError
 from esvector.index.documents import prepare
 from esvector.index.estimate import PER, estimate_load, type_sizes
 from esvector.index.sampling import CountedRecords, Sample, time_encoding
-from esvector.index.sizes import STORED_SHARE
+from esvector.index.sizes import HASH_BYTES, STORED_SHARE
 from esvector.index.sources import read_documents
 from esvector.mapping import build_index_body, load_template
 from esvector.passport import Passport
@@ -171,7 +171,7 @@ def test_sizes_are_vectors_and_stored_fields() -> None:
     body = build_index_body(load_template() | {"mappings": {"properties": vector}}, passport, SERVER)
     first, *others = type_sizes(10, 1000.0, passport, SERVER, body)
     assert (first.element_type, first.index_type, first.chosen) == ("float", "int4_hnsw", True)
-    assert first.disk_bytes == 10 * (1536 + 208 + 128 + 1000 * STORED_SHARE)
+    assert first.disk_bytes == 10 * (1536 + 208 + 128 + 1000 * STORED_SHARE + HASH_BYTES)
     assert first.memory_bytes == 10 * (208 + 128)
     assert len(others) == 8
     assert not any(size.chosen for size in others)

@@ -64,6 +64,7 @@ def test_a_stated_type_wins_over_the_template_and_the_template_over_the_sample()
     kinds = {name: prop["type"] for name, prop in body["mappings"]["properties"].items()}
     assert kinds == {
         "a": "integer", "b": "ip", "c": "keyword", "title": "text", "text": "text", "vector": "dense_vector",
+        "esvector_hash": "keyword",
     }  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def test_a_passport_of_a_newer_version_is_refused() -> None:
 def test_passages_are_nested_with_a_vector_each() -> None:
     template = load_template(passages=True)
     properties = build_index_body(template, CUT, NEW, sample=[{"year": 1}])["mappings"]["properties"]
-    assert set(properties) == {"title", "text", "year", "passages"}
+    assert set(properties) == {"title", "text", "year", "passages", "esvector_hash"}
     nested = properties["passages"]
     assert nested["type"] == "nested"
     assert {name: prop["type"] for name, prop in nested["properties"].items()} == {
