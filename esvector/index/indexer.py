@@ -281,7 +281,9 @@ class Indexer:
             return True
         if isinstance(self._made_by, EncoderProfile):
             return recognize(self._made_by, passport.encoder)
-        return self._made_by.profile.space_id == passport.encoder.space_id
+        ours, theirs = self._made_by.profile, passport.encoder
+        # The same documents' tower with another one for queries would be searched with the wrong one.
+        return (ours.space_id, ours.query_id) == (theirs.space_id, theirs.query_id)
 
     def _encoder_of(self, target: Target | None, *, sync: bool) -> EncoderProfile | Encoder:
         """Return what encodes: as stated, with every fact that the index states where it goes on with one."""
