@@ -89,9 +89,7 @@ def reembed(
     )
     with show_progress() as progress:
         report = build(indexer, least_recall=least_recall, progress=progress)
-    print_report(
-        report.load, as_json=wants_json(as_json), more={"recall": report.recall, "passes": report.passes}
-    )
+    print_report(report.load, as_json=wants_json(as_json), more={"recall": report.recall, "passes": report.passes})
     click.echo(_verified(report), err=True)
     if report.load.dead:
         from esvector.cli.app import EXIT_REJECTED

@@ -250,7 +250,9 @@ def test_reembed(index: Index, run: Run, es: Elasticsearch, alias: str, model: s
     assert (report["index"], report["previous"], report["encoded"]) == (f"{alias}-000002", f"{alias}-000001", 60)
     assert (report["recall"], report["passes"]) == (1.0, 0)
     assert f"readers of {alias} now see {alias}-000002; {alias}-000001 is kept" in result.stderr
-    assert "a search finds 100.0% of what an exact one does, in a sample; nothing was written meanwhile" in result.stderr
+    assert (
+        "a search finds 100.0% of what an exact one does, in a sample; nothing was written meanwhile" in result.stderr
+    )
     same = run("reembed", alias, "--element-type", "bfloat16")
     assert same.exit_code == 0, same.output
     (report,) = lines_of(same)

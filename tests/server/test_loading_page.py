@@ -106,7 +106,12 @@ def test_the_roles_of_the_page_are_enough(secured: str, monkeypatch: pytest.Monk
         monkeypatch.setenv("ESVECTOR_USERNAME", name)
         return run_command(secured, *args)
 
-    more = ["versions papers", "reembed papers --element-type bfloat16", "rollback papers", "prune papers --keep 0 --yes"]
+    more = [
+        "versions papers",
+        "reembed papers --element-type bfloat16",
+        "rollback papers",
+        "prune papers --keep 0 --yes",
+    ]
     for command in [*COMMANDS, *more]:
         result = as_user("esvector_loader", *command.split())
         assert result.exit_code == 0, f"{command}: {result.output}"
