@@ -77,6 +77,7 @@ def estimate(
         mapping=document.mapping,
         field_types=document.field_types,
         vector_field=document.vector_field or "vector",
+        passages=document.passages or None,
         devices=encoder.devices,
         backend=encoder.backend,
         task=encoder.task,
@@ -168,7 +169,8 @@ def _lines(found: Estimate) -> Iterator[str]:
         f"tokens: {found.tokens / found.usable:,.0f} a text, {found.longest:,} in the longest ({found.longest_place})"
         + (f"; {cut}" if limit and found.truncated else "; none is cut")
     )
-    yield f"documents: {_documents(found)}, {found.source_bytes:,.0f} bytes of JSON each"
+    each = f", {found.vectors:.1f} passages each" if found.vectors > 1 else ""
+    yield f"documents: {_documents(found)}, {found.source_bytes:,.0f} bytes of JSON each{each}"
     costs = ", ".join(f"{stage.name} {1000 * stage.seconds:.2f}" for stage in found.stages)
     yield (
         f"time: {click.style(_duration(found.seconds), bold=True)} at {found.documents_per_second:,.0f} documents/s "

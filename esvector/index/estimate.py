@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from esvector.client import Server
 from esvector.encode.encoder import Encoder
@@ -15,11 +17,12 @@ from esvector.encode.profile import EncoderProfile
 from esvector.encode.workers import ProcessEngine
 from esvector.index.documents import TEXT_FIELDS, prepare
 from esvector.index.encoding import Encoding, open_encoding, open_given
+from esvector.index.passages import open_splitter
 from esvector.index.sampling import CountedRecords, Sample, Tokenized, time_encoding
 from esvector.index.sizes import STORED_SHARE, source_vector_bytes, vector_bytes, vector_types
-from esvector.mapping import build_index_body, load_template, serving_settings, templated_element_type
-from esvector.passport import Passport
-from esvector.types import BadRecord, Record
+from esvector.mapping import build_index_body, find_vector, load_template, serving_settings, templated_element_type
+from esvector.passport import HASH_FIELD, PASSAGES_FIELD, Passport
+from esvector.types import BadRecord, Document, PassageOptions, Record
 from esvector.vectors import ElementType, check_element_type
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ ASSUMPTIONS = (
     "Memory is what should be free for the page cache, beside the Java heap, for each copy that is searched.",
 )
 
+_HASH_BYTES = 80  # of a document on disk: its field esvector_hash, stored and in a column
 _COUNTING = 2.0  # seconds to read on after the sample, to count what there is
 _TIMING = 15.0  # seconds that the timed encoding may take, about
 
@@ -81,7 +85,8 @@ class Estimate:
         usable: those that are documents.
         rejected: those that are not; ``reasons`` counts why.
         documents: documents that the index would hold, if no id is repeated.
-        truncated: of ``usable``, those longer than the encoder reads.
+        truncated: of ``usable``, those longer than the encoder reads; none where they are cut into passages.
+        vectors: passages of a document on average; 1 without passages.
         tokens: tokens of ``usable``, before any cut.
         longest: tokens of the longest text, which is at ``longest_place``.
         timed: documents that were encoded to take the time, spread over ``usable``.
@@ -102,6 +107,7 @@ class Estimate:
     rejected: int
     documents: int
     truncated: int
+    vectors: float
     tokens: int
     longest: int
     longest_place: str
@@ -127,6 +133,7 @@ def estimate_load(
     mapping: str | Path | None = None,
     field_types: Mapping[str, str] | None = None,
     vector_field: str = "vector",
+    passages: PassageOptions | None = None,
     devices: Sequence[str] = (),
     backend: BackendName | Literal["auto"] = "torch",
     task: Task | None = None,
@@ -142,7 +149,9 @@ def estimate_load(
     ``records`` states how many there are. Raises IndexingError when none of the sample could be indexed, ConfigError
     for a mapping that the server would not take, and what loading the encoder raises.
     """
-    template = load_template(mapping)
+    template = load_template(mapping, passages=passages is not None)
+    if passages is not None:
+        vector_field = f"{PASSAGES_FIELD}.{vector_field}"
     kept_as = check_element_type(element_type or templated_element_type(template, vector_field))
     counted = CountedRecords(documents)
     encoding = open_given(made_by) if given is not None else open_encoding(made_by, devices)
@@ -150,18 +159,20 @@ def estimate_load(
         prepare,
         text_fields=text_fields,
         id_field=id_field,
-        reserved=frozenset({vector_field}),
+        reserved=frozenset({vector_field.partition(".")[0], HASH_FIELD}),
         separator=encoding.profile.separator or " ",
-        title_apart=encoding.profile.takes_title,
+        title_apart=encoding.profile.takes_title or passages is not None,
+        as_written=passages is not None,
         given=given,
     )
     try:
         taken = Sample.take(counted, to_document, sample, encoding.window_documents)
-        settled = encoding.settle(taken.documents, backend, task)
+        settled = encoding.settle(taken.documents, backend, task, passages=passages is not None)
+        pieces = taken.documents if passages is None else _pieces(settled, passages, taken.documents)
         passport = Passport(settled.profile, text_fields, vector_field, version("esvector"), kept_as, settled.probes)
         body = build_index_body(template, passport, server, field_types, [each.fields for each in taken.documents])
         body["settings"]["index"] = _served(body["settings"]["index"] | serving_settings(template))
-        measured = _Measured.of(settled, taken)
+        measured = _Measured.of(settled, taken, pieces)
     finally:
         encoding.close()
     counted.read_on(_COUNTING)
@@ -170,17 +181,20 @@ def estimate_load(
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the sample's documents cost here, ``per_document`` in seconds of the whole."""
+    """What the sample's documents cost here, ``per_document`` in seconds of the whole; ``vectors`` of a document."""
 
     tokens: Tokenized
+    vectors: float
     timed: int
     stages: tuple[StageCost, ...]
     per_document: float
 
     @classmethod
-    def of(cls, encoding: Encoding, sample: Sample) -> _Measured:
+    def of(cls, encoding: Encoding, sample: Sample, pieces: Sequence[Document]) -> _Measured:
+        vectors = len(pieces) / len(sample.documents)
         tokens = Tokenized.of(sample, encoding.engines[0])
-        timed, encode_seconds = time_encoding(sample.documents, encoding.engines, _TIMING)
+        timed, encode_seconds = time_encoding(pieces, encoding.engines, _TIMING)
+        encode_seconds *= vectors
         stages = (
             StageCost("read", sample.seconds / sample.read),
             StageCost("tokenize", tokens.seconds / len(sample.documents)),
@@ -189,7 +203,14 @@ class _Measured:
         costs = [stage.seconds for stage in stages]
         # A GPU encodes beside the other stages; a CPU has time for one of them.
         beside = any(isinstance(engine, ProcessEngine) for engine in encoding.engines)
-        return cls(tokens, timed, stages, max(costs) if beside else sum(costs))
+        return cls(tokens, vectors, timed, stages, max(costs) if beside else sum(costs))
+
+
+def _pieces(encoding: Encoding, passages: PassageOptions, documents: Sequence[Document]) -> list[Document]:
+    """The passages of ``documents``, each as the encoder will get it."""
+    window, _ = open_splitter(encoding, passages).split(documents)
+    owners = np.repeat(np.arange(len(documents)), np.diff(window.first)).tolist()
+    return [replace(documents[owner], text=text) for owner, text in zip(owners, window.texts, strict=True)]
 
 
 def _conclude(
@@ -211,7 +232,8 @@ def _conclude(
         usable=usable,
         rejected=sample.read - usable,
         documents=documents,
-        truncated=measured.tokens.truncated,
+        truncated=0 if passport.vector_field.startswith(f"{PASSAGES_FIELD}.") else measured.tokens.truncated,
+        vectors=measured.vectors,
         tokens=measured.tokens.total,
         longest=measured.tokens.longest,
         longest_place=measured.tokens.longest_place,
@@ -220,7 +242,7 @@ def _conclude(
         documents_per_second=1 / measured.per_document,
         seconds=documents * measured.per_document,
         source_bytes=sample.mean_size,
-        sizes=type_sizes(documents, sample.mean_size, passport, server, body),
+        sizes=type_sizes(documents, sample.mean_size, passport, server, body, measured.vectors),
         encoder=passport.encoder,
         server=str(server),
         body=body,
@@ -229,27 +251,35 @@ def _conclude(
 
 
 def type_sizes(
-    documents: int, source_bytes: float, passport: Passport, server: Server, body: Mapping[str, Any]
+    documents: int,
+    source_bytes: float,
+    passport: Passport,
+    server: Server,
+    body: Mapping[str, Any],
+    vectors: float = 1.0,
 ) -> tuple[TypeSize, ...]:
     """Sizes of ``documents`` whose JSON has ``source_bytes``, by type of the vector field, the type of ``body`` first.
 
-    Other types are those that ``server`` takes, with as many neighbours in the graph as in ``body``. Pure.
+    A document has so many ``vectors``, more than 1 where it is cut into passages. Other types are those that
+    ``server`` takes, with as many neighbours in the graph as in ``body``. Pure.
     """
-    options = body["mappings"]["properties"][passport.vector_field]["index_options"]
+    options = find_vector(body["mappings"]["properties"], passport.vector_field)["index_options"]
+    if vectors > 1:
+        source_bytes *= 2  # the texts of the passages are stored, too
     dims, m = passport.encoder.dims or 0, options.get("m", 16)
     chosen = (passport.element_type, str(options["type"]))
     others = vector_types(dims, passport.encoder.similarity or "cosine", server)
     found = []
     for element_type, index_type in dict.fromkeys((chosen, *others)):
         vector = vector_bytes(dims, element_type, index_type, m)
-        stored = STORED_SHARE * source_bytes + source_vector_bytes(dims, element_type, server)
+        stored = STORED_SHARE * source_bytes + vectors * source_vector_bytes(dims, element_type, server) + _HASH_BYTES
         found.append(
             TypeSize(
                 element_type,
                 index_type,
                 (element_type, index_type) == chosen,
-                round(documents * (vector.disk + stored)),
-                documents * vector.memory,
+                round(documents * (vectors * vector.disk + stored)),
+                round(documents * vectors * vector.memory),
             )
         )
     return tuple(found)
