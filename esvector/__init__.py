@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from esvector.encode.encoder import Encoder
     from esvector.encode.profile import EncoderProfile
     from esvector.errors import EsvectorError
+    from esvector.index.deadletters import DeadLetters
     from esvector.index.indexer import Indexer
+    from esvector.index.reembed import ReembedReport, reembed
+    from esvector.index.retries import RetryPolicy
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
     from esvector.search.searcher import Searcher
     from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
 
 __all__ = [
+    "DeadLetters",
     "Encoder",
     "EncoderProfile",
     "EsvectorError",
@@ -30,12 +34,16 @@ __all__ = [
     "PassageOptions",
     "Passport",
     "Progress",
+    "ReembedReport",
+    "RetryPolicy",
     "Searcher",
     "connect",
     "read_documents",
+    "reembed",
 ]
 
 _HOMES = {
+    "DeadLetters": "esvector.index.deadletters",
     "Encoder": "esvector.encode.encoder",
     "EncoderProfile": "esvector.encode.profile",
     "EsvectorError": "esvector.errors",
@@ -46,9 +54,12 @@ _HOMES = {
     "PassageOptions": "esvector.types",
     "Passport": "esvector.passport",
     "Progress": "esvector.types",
+    "ReembedReport": "esvector.index.reembed",
+    "RetryPolicy": "esvector.index.retries",
     "Searcher": "esvector.search.searcher",
     "connect": "esvector.client",
     "read_documents": "esvector.index.sources",
+    "reembed": "esvector.index.reembed",
 }
 
 

@@ -113,7 +113,8 @@ class Hit:
 class Progress:
     """Where a run stands: records read, documents encoded and acknowledged, tokens encoded, seconds since its start.
 
-    ``waiting`` says what is waited for, such as "waiting for Elasticsearch for 12 s: Connection refused".
+    ``waiting`` says what is waited for, such as "waiting for Elasticsearch for 12 s: Connection refused". ``settled``
+    records have their fate for good, as does every record before them.
     """
 
     phase: str
@@ -124,6 +125,7 @@ class Progress:
     tokens: int
     seconds: float
     waiting: str | None = None
+    settled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

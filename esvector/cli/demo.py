@@ -102,7 +102,7 @@ def _index(client: Elasticsearch, encoder: Encoder, documents: list[dict[str, ob
 
     _say("Encoding and indexing ...")
     with show_progress() as progress:
-        report = Indexer(client, ALIAS, encoder=encoder).run(documents, progress)
+        report = Indexer(client, ALIAS, encoder=encoder, rebuild=True).run(documents, progress)
     if report.previous is not None:
         delete_version(client, report.previous)  # of an earlier demo
     return report

@@ -40,8 +40,8 @@ __all__ = ["index"]
     help="Build a new version's graph once at the end, or as documents come.",
 )
 @click.option("--rebuild", is_flag=True, help="Build a new version, also where the live one could be updated.")
-@click.option("--prune", is_flag=True, help="Delete documents that are not in the source.")
-@click.option("--force", is_flag=True, help="Prune even more than a tenth of the documents.")
+@click.option("--prune", is_flag=True, help="Delete documents that are not in SOURCE.")
+@click.option("--force", is_flag=True, help="Let --prune delete more than a tenth of the documents.")
 @click.option("--skip-empty", is_flag=True, help="Leave records without text out, instead of rejecting them.")
 @query_cache_option
 @state_option
@@ -93,6 +93,8 @@ def index(
     from esvector.index.indexer import Indexer
     from esvector.index.sources import read_documents
 
+    if force and not prune:
+        raise click.UsageError("--force says how much --prune may delete: name both")
     documents = read_documents(*sources)
     indexer = Indexer(
         open_client(url),

@@ -35,50 +35,71 @@ def show_progress(documents: Documents | None = None) -> Iterator[Callable[[RunP
         TextColumn("{task.fields[say]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading the encoder", total=None, say="")
+        task, words = bar.add_task("starting", total=None, say=""), _Words(documents)
 
         def update(progress: RunProgress) -> None:
-            share = _share(progress, documents)
-            bar.update(
-                task,
-                description=progress.phase,
-                total=1.0 if share else None,
-                completed=share or 0,
-                say=_say(progress, share),
-            )
+            share, said = words(progress)
+            bar.update(task, description=progress.phase, total=1.0 if share else None, completed=share or 0, say=said)
 
         yield update
 
 
 def _lines(documents: Documents | None) -> Callable[[RunProgress], None]:
-    last = time.monotonic()
+    last, words = time.monotonic(), _Words(documents)
 
     def line(progress: RunProgress) -> None:
         nonlocal last
+        _, said = words(progress)
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            click.echo(f"{progress.phase}: {_say(progress, _share(progress, documents))}", err=True)
+            click.echo(f"{progress.phase}: {said}" if said else progress.phase, err=True)
 
     return line
 
 
+class _Words:
+    """Says where a run stands; of one that goes on with an earlier one, the rates are its own."""
+
+    def __init__(self, documents: Documents | None) -> None:
+        self._documents = documents
+        self._first: RunProgress | None = None
+        self._first_share = 0.0
+
+    def __call__(self, progress: RunProgress) -> tuple[float | None, str]:
+        """Return the share of the input that is done, where it is known, and what to say."""
+        if progress.phase not in ("comparing", "indexing"):
+            return None, progress.waiting or ""
+        share = _share(progress, self._documents)
+        if self._first is None or self._first.phase != progress.phase:
+            self._first, self._first_share = progress, share or 0.0
+        parts = [f"{progress.read:,} read"]
+        if progress.encoded or progress.indexed:
+            parts += [f"{progress.encoded:,} encoded", f"{progress.indexed:,} indexed"]
+        if progress.dead:
+            parts.append(f"{progress.dead:,} rejected")
+        return share, ", ".join(parts + ([progress.waiting] if progress.waiting else self._rates(progress, share)))
+
+    def _rates(self, progress: RunProgress, share: float | None) -> list[str]:
+        first = self._first or progress
+        seconds = progress.seconds - first.seconds
+        if seconds <= 0:
+            return []
+        if progress.encoded > first.encoded:
+            documents, tokens = progress.encoded - first.encoded, progress.tokens - first.tokens
+            parts = [f"{documents / seconds:,.0f} documents/s", f"{tokens / seconds:,.0f} tokens/s"]
+        else:
+            parts = [f"{(progress.read - first.read) / seconds:,.0f} records/s"]
+        if share is not None and share > self._first_share:
+            left = int(seconds * (1 - share) / (share - self._first_share))
+            parts.append(f"{100 * share:.0f} % done, {left // 60}:{left % 60:02d} left")
+        return parts
+
+
 def _share(progress: RunProgress, documents: Documents | None) -> float | None:
-    """Share of the input that is encoded: what is read of the files, less what still waits to be encoded."""
+    """Share of the input that is done: what is read of the files, less what still waits to be encoded.
+
+    Of what is unchanged nothing is encoded; it is settled.
+    """
     if documents is None or not progress.read or (read := documents.share_read()) is None:
         return None
-    return min(1.0, read * (progress.encoded + progress.dead) / progress.read)
-
-
-def _say(progress: RunProgress, share: float | None) -> str:
-    seconds = max(progress.seconds, 1e-9)
-    parts = [f"{progress.encoded:,} encoded, {progress.indexed:,} indexed"]
-    if progress.dead:
-        parts.append(f"{progress.dead:,} rejected")
-    parts.append(f"{progress.encoded / seconds:,.0f} documents/s")
-    parts.append(f"{progress.tokens / seconds:,.0f} tokens/s")
-    if progress.waiting:
-        return f"{parts[0]}, {progress.waiting}"
-    if share:
-        left = int(progress.seconds * (1 - share) / share)
-        parts.append(f"{100 * share:.0f} % encoded, {left // 60}:{left % 60:02d} left")
-    return ", ".join(parts)
+    return min(1.0, read * max(progress.encoded + progress.dead, progress.settled) / progress.read)

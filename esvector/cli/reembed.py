@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from esvector.cli.options import (
     state_option,
     wants_json,
 )
+
+if TYPE_CHECKING:
+    from esvector.index.reembed import ReembedReport
 
 __all__ = ["reembed"]
 
@@ -85,9 +89,16 @@ def reembed(
     )
     with show_progress() as progress:
         report = build(indexer, least_recall=least_recall, progress=progress)
-    print_report(report.load, as_json=wants_json(as_json))
-    click.echo(f"recall of a sample: {report.recall:.3f}", err=True)
+    print_report(report.load, as_json=wants_json(as_json), more={"recall": report.recall, "passes": report.passes})
+    click.echo(_verified(report), err=True)
     if report.load.dead:
         from esvector.cli.app import EXIT_REJECTED
 
         sys.exit(EXIT_REJECTED)
+
+
+def _verified(report: ReembedReport) -> str:
+    meanwhile = "nothing was written meanwhile"
+    if report.passes:
+        meanwhile = "what was written meanwhile is in it" + (f" ({report.passes} passes)" if report.passes > 1 else "")
+    return f"a search finds {report.recall:.1%} of what an exact one does, in a sample; {meanwhile}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["print_hits", "print_json", "print_report"]
 
 _WIDEST = 110
+_LONG_GRAPH = 1.0  # seconds that are worth a word
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -44,15 +46,34 @@ def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool
             )
 
 
-def print_report(report: IndexReport, *, as_json: bool) -> None:
-    """Write what became of a run: one JSON object on stdout, or sentences for people."""
+def print_report(report: IndexReport, *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
+    """Write what became of a run: one JSON object on stdout, with ``more`` in it, or sentences for people."""
     if as_json:
-        print_json(asdict(report) | {"bottleneck": report.bottleneck})
+        print_json(asdict(report) | {"bottleneck": report.bottleneck} | dict(more or {}))
     for line in _report_lines(report):
         click.echo(line, err=as_json)
 
 
-def _report_lines(report: IndexReport) -> list[str]:
+def _report_lines(report: IndexReport) -> Iterator[str]:
+    yield _account(report)
+    yield _outcome(report)
+    if report.pruned:
+        yield f"{report.pruned:,} documents that are not in the source were deleted"
+    if report.sent_again:
+        yield f"{report.sent_again:,} documents were sent again: the server was busy, or its answer was lost"
+    if report.stages:
+        shares = ", ".join(f"{s.name} {_share(s.busy, s.workers, report.seconds)}" for s in report.stages)
+        yield f"bottleneck: {report.bottleneck} (busy: {shares})"
+    if report.truncated:
+        yield f"{report.truncated:,} documents are longer than the encoder reads: only their beginning counts"
+    if report.superseded:
+        named = f": {', '.join(report.repeated_ids)}" if report.repeated_ids else ""
+        yield f"{report.superseded:,} records came before another one of their id, which counts{named}"
+    if report.dead:
+        yield from _rejected(report)
+
+
+def _account(report: IndexReport) -> str:
     rate = report.read / report.seconds if report.seconds else 0
     states = {
         "indexed": report.indexed,
@@ -62,27 +83,29 @@ def _report_lines(report: IndexReport) -> list[str]:
         "left out": report.filtered,
     }
     sums = " + ".join(f"{count:,} {name}" for name, count in states.items() if count or name == "indexed")
-    lines = [
-        f"{report.read:,} records read = {sums}, in {report.seconds:.1f} s ({rate:,.0f} records/s; "
-        f"{report.encoded:,} encoded, {report.tokens:,} tokens)",
-        f"readers of {report.alias} now see {report.index}"
-        + (f"; {report.previous} is kept" if report.previous else ""),
-    ]
-    if report.segments is not None:
-        lines.append(f"its graph took {report.graph_seconds:.1f} s ({report.segments} segments)")
-    if report.pruned:
-        lines.append(f"{report.pruned:,} documents that are not in the source were deleted")
-    if report.stages:
-        shares = ", ".join(f"{s.name} {_share(s.busy, s.workers, report.seconds)}" for s in report.stages)
-        lines.append(f"bottleneck: {report.bottleneck} (busy: {shares})")
-    if report.truncated:
-        lines.append(f"{report.truncated:,} documents are longer than the encoder reads: only their beginning counts")
-    if report.superseded:
-        lines.append(f"repeated ids, of which the last record counts: {', '.join(report.repeated_ids)}")
-    if report.dead:
-        lines.append(f"rejected records are in {report.dead_letters}:")
-        lines += [f"  {count:,} x {reason}" for reason, count in report.reasons.items()]
-    return lines
+    encoded = f"{report.encoded:,} encoded, {report.tokens:,} tokens" if report.encoded else "none encoded"
+    return f"{report.read:,} records read = {sums}, in {report.seconds:.1f} s ({rate:,.0f} records/s; {encoded})"
+
+
+def _outcome(report: IndexReport) -> str:
+    """What readers see now."""
+    if report.segments is None:
+        return f"{report.alias} ({report.index}) is up to date"
+    kept = f"; {report.previous} is kept for 'esvector rollback {report.alias}'" if report.previous else ""
+    graph = ""
+    if report.graph_seconds >= _LONG_GRAPH:
+        segments = "1 segment" if report.segments == 1 else f"{report.segments} segments"
+        graph = f"; its graph took {report.graph_seconds:.1f} s ({segments})"
+    return f"readers of {report.alias} now see {report.index}{kept}{graph}"
+
+
+def _rejected(report: IndexReport) -> Iterator[str]:
+    """Where the refused records are, why they were, and what to do."""
+    yield f"rejected records are in {report.dead_letters or 'a file that is gone'}:"
+    for reason, count in report.reasons.items():
+        yield f"  {count:,} x {reason}"
+    if report.dead_letters:
+        yield f"mend them there, then: esvector retry {shlex.quote(report.dead_letters)} --into {report.alias}"
 
 
 def _share(busy: float, workers: int, seconds: float) -> str:

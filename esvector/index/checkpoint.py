@@ -76,7 +76,8 @@ class JobFolder:
             lock.acquire()
         except Timeout:
             raise LeaseError(
-                f"another run on this machine is changing {self.path.name}", "wait until it has ended, or stop it"
+                f"another run on this machine is changing the same alias: it holds {self.path / 'lock'}",
+                "wait until it has ended, or stop it",
             ) from None
         except OSError as error:
             raise ConfigError(

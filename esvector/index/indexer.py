@@ -317,7 +317,9 @@ class Indexer:
             return self._interrupted(run, served=served)
         if isinstance(error, EsvectorError) and index is not None and not isinstance(error, HopelessInputError):
             left = "the same command again goes on where this one stopped"
-            return type(error)(error.message, f"{error.remedy}; {left}" if error.remedy else left)
+            if "the same command" in error.remedy:
+                return error
+            return type(error)(error.message, f"{error.remedy.rstrip('.')}; {left}" if error.remedy else left)
         return error
 
     def _interrupted(self, run: Run, *, served: bool) -> InterruptedRun:

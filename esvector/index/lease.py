@@ -117,8 +117,15 @@ class Lease:
     def _watch(self, held: dict[str, Any]) -> None:
         """Return when the holder is gone. Raises LeaseError as soon as it shows that it lives."""
         source = held["_source"]
-        _log.info("another run holds %s (on %s): is it alive?", self._alias, source.get("host"))
-        deadline = time.monotonic() + self._beat * MISSED_BEATS
+        patience = self._beat * MISSED_BEATS
+        _log.info(
+            "%s is held by a run on %s (process %s): waiting up to %g s for a sign that it lives",
+            self._alias,
+            source.get("host"),
+            source.get("pid"),
+            patience,
+        )
+        deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             self._ended.wait(self._beat / 4)
             now = self._read()
@@ -129,7 +136,7 @@ class Lease:
                     f"another run is changing {self._alias} (on {source.get('host')}, process {source.get('pid')})",
                     "wait until it has ended, or stop it",
                 )
-        _log.info("the run that held %s is gone: its lease is taken over", self._alias)
+        _log.info("the run that held %s is gone: this one takes over", self._alias)
 
     def _write(self, owner: str | None) -> None:
         self._beats += 1

@@ -219,6 +219,7 @@ class Load:
             self._dead,
             done.tokens + self._tokens,
             self.seconds,
+            settled=self.ledger.counts.read,
         )
 
     def _next_records(self) -> Iterator[Record | BadRecord]:

@@ -45,14 +45,17 @@ def prune(
     was ``unreadable``, so that its id is not known, and IndexingError is raised where it would be too many.
     """
     if guard is not None and unreadable:
-        _log.warning("nothing is pruned: of %d records nobody knows the id, so they may be what is missing", unreadable)
+        _log.warning(
+            "nothing is pruned: %s rejected records have no readable id, so they may be what seems to be gone",
+            f"{unreadable:,}",
+        )
         return 0
     gone = sum(map(len, _unseen(client, target.index, compare, repeat)))
     if guard is not None and gone > guard.most * count:
         raise IndexingError(
-            f"{gone} of the {count} documents of {target.index} are not in the source, more than the {guard.most:.0%} "
-            "that may be pruned; the source's documents are indexed, and none was deleted",
-            "check that the source is complete; to prune them all the same, use --force",
+            f"{gone:,} of the {count:,} documents of {target.index} are not in the source, more than the "
+            f"{guard.most:.0%} that may be pruned; the source's documents are indexed, and none was deleted",
+            "check that the source is complete; to prune them all the same, run the same command again with --force",
         )
     if gone:
         writer = BulkWriter(client, loading_alias(target.index), retry=retry)

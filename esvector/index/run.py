@@ -169,7 +169,7 @@ class Run:
             return None
         same = (found.index, found.index_uuid, found.generation) == (target.index, target.uuid, target.generation)
         if same:
-            _log.info("going on after %s records that an interrupted run has settled", f"{found.place:,}")
+            _log.info("going on where the interrupted run stopped: after %s records", f"{found.place:,}")
         return found if same else None
 
     def _open(self) -> Encoding:

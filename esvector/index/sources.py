@@ -180,7 +180,7 @@ def _open(found: _Input, stdin: BinaryIO | None, stack: ExitStack, count: Callab
     """The bytes of an input, out of gzip where they begin like it; whatever was opened is closed by ``stack``."""
     try:
         if found.path is None:
-            raw: BinaryIO | FileIO = stdin or sys.stdin.buffer
+            raw: BinaryIO | FileIO = stdin or _stdin()
         else:
             raw = stack.enter_context(FileIO(found.path))
         head = _head(raw)
@@ -200,6 +200,18 @@ def _open(found: _Input, stdin: BinaryIO | None, stack: ExitStack, count: Callab
             f"{found.name} is {what}", "Fetch or write it again; if it is plain text, name it without .gz."
         )
     return stream
+
+
+def _stdin() -> BinaryIO | FileIO:
+    """The bytes of stdin, not by way of ``sys.stdin``.
+
+    That has a lock, which the interpreter needs at its end: it would abort (SIGABRT) where the reading thread of an
+    interrupted run still waits for a pipe that gives nothing (3.11).
+    """
+    try:
+        return FileIO(sys.stdin.fileno(), closefd=False)
+    except (OSError, ValueError):  # it is no file, as under a test runner
+        return sys.stdin.buffer
 
 
 def _head(raw: BinaryIO | FileIO) -> bytes:

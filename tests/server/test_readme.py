@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -19,6 +20,8 @@ from esvector.local.ports import free_port
 README = Path(__file__).parents[2] / "README.md"
 # What cannot be run here: the test suite inside itself.
 NOT_RUN = {"uv run pytest"}
+# What an earlier run has rejected, and somebody has mended since.
+MENDED = {"id": "new", "place": "docs.jsonl:1", "number": 1, "reason": "no text", "record": {"_id": "new", "text": "x"}}
 
 
 def blocks(language: str) -> list[str]:
@@ -52,7 +55,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str], tmp_path: Path) -> None:
     typed = [command for command in commands() if command not in NOT_RUN]
-    assert len(typed) >= 9
+    assert len(typed) >= 16
+    (tmp_path / "docs.dead.jsonl").write_text(json.dumps(MENDED))
     said = {}
     for command in typed:
         plain = command.replace("pip install uv && uv run ", "")
@@ -70,6 +74,22 @@ def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str
     assert "esvector node stop" in demo
     assert int(re.findall(r"([\d,]+) documents encoded", said["esvector demo"].stderr)[0].replace(",", "")) > 2000
     assert '"id":"json.dump"' in said["esvector similar docs json.dumps -k 3"].stdout
+    again(said)
+
+
+def again(said: dict[str, subprocess.CompletedProcess[str]]) -> None:
+    """What the section about running again promises."""
+    first = json.loads(said["esvector index docs.jsonl --into docs --model all-MiniLM-L6-v2"].stdout)
+    assert first["indexed"] == first["encoded"] > 2000
+    for more in ("", " --prune"):
+        report = json.loads(said[f"esvector index docs.jsonl --into docs{more}"].stdout)
+        assert (report["unchanged"], report["encoded"], report["pruned"]) == (first["indexed"], 0, 0)
+    passages = json.loads(said["esvector index docs.jsonl --into docs --passages auto"].stdout)
+    assert (passages["index"], passages["previous"]) == ("docs-000002", "docs-000001")
+    assert passages["truncated"] == 0 < first["truncated"]
+    assert json.loads(said["esvector rollback docs"].stdout)["index"] == "docs-000001"
+    retried = json.loads(said["esvector retry docs.dead.jsonl --into docs"].stdout)
+    assert (retried["index"], retried["indexed"]) == ("docs-000001", 1)
 
 
 def python_example(demo_said: str, environment: dict[str, str], folder: Path) -> None:
