@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from elasticsearch import Elasticsearch
 
-from esvector import Indexer
 from esvector.client import connect
 from tests.support.cluster import Cluster, three_nodes
-from tests.support.crash_rounds import OPTIONS, papers
+from tests.support.crash_rounds import DIMS, OPTIONS, first_load, papers
 from tests.support.crashing import Job
 from tests.support.encoders import HashEncoder
 from tests.support.judge import judge
@@ -31,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("first")
     with three_nodes() as cluster:
         with connect(cluster.url, environ={}) as client:
-            Indexer(client, ALIAS, encoder=HashEncoder(), state=folder, dead_letters=folder / "dead").run(FIRST)
+            first_load(client, ALIAS, folder, FIRST)
             cluster.wait("green", nodes=3)
         yield cluster
 
@@ -67,7 +66,7 @@ def updated(name: str) -> list[dict[str, Any]]:
 
 
 def job_of(cluster: Cluster, folder: Path) -> Job:
-    return Job(cluster.url, ALIAS, folder / "source.jsonl", folder, OPTIONS)
+    return Job(cluster.url, ALIAS, folder / "source.jsonl", folder, OPTIONS, dims=DIMS)
 
 
 def wait_until(ready: Callable[[], object], seconds: float = 60) -> None:
@@ -77,9 +76,10 @@ def wait_until(ready: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def wait_until_more(job: Job) -> None:
-    """Wait until further documents are acknowledged."""
+def give(source: Fed, job: Job, count: int) -> None:
+    """Give out so many records, and wait until some of them are acknowledged."""
     before = len(job.acked)
+    source.give(count)
     wait_until(lambda: len(job.acked) > before)
 
 
@@ -89,7 +89,7 @@ def test_the_node_with_the_primary_dies_after_the_build(cluster: Cluster, es: El
     victim.kill()
     try:
         cluster.wait("yellow", nodes=2)
-        judge(es, ALIAS, FIRST, HashEncoder(), acked=[record["id"] for record in FIRST])
+        judge(es, ALIAS, FIRST, HashEncoder(DIMS), acked=[record["id"] for record in FIRST])
     finally:
         victim.start()
     cluster.wait("green", nodes=3)
@@ -100,18 +100,17 @@ def test_the_node_with_the_primary_dies_during_an_update(cluster: Cluster, es: E
     source = Fed(job.source, records)
     with job.running() as running:
         with source:
-            source.give(4000)
-            wait_until(lambda: len(job.acked) >= 1000)
+            give(source, job, 4000)
             victim = cluster.primary_of(INDEX)
             victim.kill()
             acked = job.acked
             assert len(acked) < len(records)
             source.give(2000)
         assert running.wait().status == 0
-    judge(es, ALIAS, records, HashEncoder(), report=job.report, acked=acked | job.acked, encoded=job.encoded)
+    judge(es, ALIAS, records, HashEncoder(DIMS), report=job.report, acked=acked | job.acked, encoded=job.encoded)
     victim.start()
     cluster.wait("green", nodes=3)
-    judge(es, ALIAS, records, HashEncoder(), acked=acked | job.acked)
+    judge(es, ALIAS, records, HashEncoder(DIMS), acked=acked | job.acked)
 
 
 def test_two_nodes_are_restarted_one_after_the_other_during_an_update(
@@ -124,11 +123,10 @@ def test_two_nodes_are_restarted_one_after_the_other_during_an_update(
     with job.running() as running:
         with source:
             for node in (first, second):
-                source.give(2048)
-                wait_until_more(job)
+                give(source, job, 2048)
                 node.terminate()
                 node.start()
                 cluster.wait("green", nodes=3)
             source.give(len(records))
         assert running.wait().status == 0
-    judge(es, ALIAS, records, HashEncoder(), report=job.report, acked=job.acked, encoded=job.encoded)
+    judge(es, ALIAS, records, HashEncoder(DIMS), report=job.report, acked=job.acked, encoded=job.encoded)

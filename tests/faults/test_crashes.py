@@ -13,9 +13,19 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
-from esvector import Indexer
 from esvector.index.versions import list_versions, live_index
-from tests.support.crash_rounds import OPTIONS, SCENES, Ledger, Rounds, in_flight, papers, revised, write_source
+from tests.support.crash_rounds import (
+    DIMS,
+    OPTIONS,
+    SCENES,
+    Ledger,
+    Rounds,
+    first_load,
+    in_flight,
+    papers,
+    revised,
+    write_source,
+)
 from tests.support.crashing import Job
 from tests.support.encoders import HashEncoder
 from tests.support.judge import judge
@@ -25,7 +35,7 @@ RECORDS = papers(6000)
 
 @pytest.fixture
 def job(server_url: str, alias: str, tmp_path: Path) -> Job:
-    return Job(server_url, alias, write_source(tmp_path / "source.jsonl", RECORDS), tmp_path, OPTIONS)
+    return Job(server_url, alias, write_source(tmp_path / "source.jsonl", RECORDS), tmp_path, OPTIONS, dims=DIMS)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +56,6 @@ def test_a_build_killed_between_every_two_of_its_steps(job: Job, es: Elasticsear
     points = [
         "after:lease:1",
         "before:create:1",
-        "after:create:1",  # what the final mapping is tried out with
         "after:delete:1",
         "after:create:2",
         "before:encode:2",
@@ -65,18 +74,18 @@ def test_a_build_killed_between_every_two_of_its_steps(job: Job, es: Elasticsear
         assert live_index(es, alias) is None, point
     assert job.run("after:swap:1").killed
     ledger.note()
-    judge(es, alias, RECORDS, HashEncoder(), acked=job.acked)
+    judge(es, alias, RECORDS, HashEncoder(DIMS), acked=job.acked)
     (index,) = list_versions(es, alias)
     job.done()
     report = job.report
     assert (report["index"], report["encoded"]) == (index.index, 0)
-    judge(es, alias, RECORDS, HashEncoder(), report=report, acked=job.acked)
+    judge(es, alias, RECORDS, HashEncoder(DIMS), report=report, acked=job.acked)
     assert ledger.encoded_in_vain(RECORDS) == []
 
 
 def test_an_update_killed_between_every_two_of_its_steps(job: Job, es: Elasticsearch, alias: str) -> None:
     """Readers find every document at any moment, as it was or as it will be."""
-    Indexer(es, alias, encoder=HashEncoder(), state=job.folder, dead_letters=job.folder / "first").run(RECORDS)
+    first_load(es, alias, job.folder, RECORDS)
     later = revised(RECORDS)
     write_source(job.source, later)
     updating = replace(job, options={**OPTIONS, "prune": True})
@@ -104,7 +113,7 @@ def test_an_update_killed_between_every_two_of_its_steps(job: Job, es: Elasticse
         es,
         alias,
         later,
-        HashEncoder(),
+        HashEncoder(DIMS),
         dead={number for number, record in enumerate(later, 1) if "text" not in record},
         report=updating.report,
         letters=updating.letters,
@@ -116,7 +125,7 @@ def test_an_update_killed_between_every_two_of_its_steps(job: Job, es: Elasticse
 
 
 def test_a_reembedding_killed_between_every_two_of_its_steps(job: Job, es: Elasticsearch, alias: str) -> None:
-    Indexer(es, alias, encoder=HashEncoder(), state=job.folder, dead_letters=job.folder / "first").run(RECORDS)
+    first_load(es, alias, job.folder, RECORDS)
     before = live_index(es, alias)
     again = replace(job, encoder="other", options={**OPTIONS, "rebuild": True}, reembed=True)
     ledger = Ledger(again)
@@ -124,7 +133,7 @@ def test_a_reembedding_killed_between_every_two_of_its_steps(job: Job, es: Elast
         ledger.note()
         assert live_index(es, alias) == before, point
     again.done()
-    judge(es, alias, RECORDS, HashEncoder(name="other"), report=again.report, acked=again.acked)
+    judge(es, alias, RECORDS, HashEncoder(DIMS, "other"), report=again.report, acked=again.acked)
     assert ledger.encoded_in_vain(RECORDS) == []
     assert live_index(es, alias) == f"{alias}-000002"
     assert before is not None
@@ -138,7 +147,7 @@ def test_what_is_encoded_again_is_what_was_in_flight(job: Job, es: Elasticsearch
     assert one.run("after:bulk:12").killed
     assert 1024 < len(one.acked) < len(records)
     one.done()
-    judge(es, alias, records, HashEncoder(), acked=one.acked, encoded=one.encoded, most_again=in_flight(1, 1024))
+    judge(es, alias, records, HashEncoder(DIMS), acked=one.acked, encoded=one.encoded, most_again=in_flight(1, 1024))
 
 
 @pytest.mark.parametrize("seed", range(4), ids=SCENES)
@@ -150,5 +159,5 @@ def test_an_unfinished_version_is_not_gone_on_with_by_another_encoder(job: Job, 
     assert job.run("after:bulk:12").killed
     other = replace(job, encoder="other")
     other.done()
-    judge(es, alias, RECORDS, HashEncoder(name="other"), report=other.report)
+    judge(es, alias, RECORDS, HashEncoder(DIMS, "other"), report=other.report)
     assert json.loads((job.folder / "report.json").read_text())["index"] == f"{alias}-000002"

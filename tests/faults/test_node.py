@@ -12,7 +12,7 @@ from elasticsearch import Elasticsearch
 
 from esvector.client import connect
 from tests.support.cluster import RealNode, real_node
-from tests.support.crash_rounds import OPTIONS, papers, write_source
+from tests.support.crash_rounds import DIMS, OPTIONS, papers, write_source
 from tests.support.crashing import Job, Running
 from tests.support.encoders import HashEncoder
 from tests.support.judge import judge
@@ -37,7 +37,7 @@ def es(own: RealNode) -> Iterator[Elasticsearch]:
 def job(own: RealNode, tmp_path: Path, request: pytest.FixtureRequest) -> Job:
     source = write_source(tmp_path / "source.jsonl", RECORDS)
     alias = request.node.name.removeprefix("test_").replace("_", "-")
-    return Job(own.url, alias, source, tmp_path, OPTIONS, delay=0.0005)
+    return Job(own.url, alias, source, tmp_path, OPTIONS, delay=0.0005, dims=DIMS)
 
 
 def wait_until(ready: Callable[[], object], seconds: float = 60) -> None:
@@ -63,7 +63,7 @@ def test_a_node_killed_amid_a_load(own: RealNode, job: Job, es: Elasticsearch) -
         own.start()
         own.wait()
         assert running.wait().status == 0
-    judge(es, job.alias, RECORDS, HashEncoder(), report=job.report, acked=acked | job.acked, encoded=job.encoded)
+    judge(es, job.alias, RECORDS, HashEncoder(DIMS), report=job.report, acked=acked | job.acked, encoded=job.encoded)
 
 
 def test_a_node_restarted_while_it_merges(own: RealNode, job: Job, es: Elasticsearch) -> None:
@@ -75,13 +75,13 @@ def test_a_node_restarted_while_it_merges(own: RealNode, job: Job, es: Elasticse
         own.start()
         own.wait()
         assert running.wait().status == 0
-    judge(es, job.alias, RECORDS, HashEncoder(), report=job.report, acked=job.acked, encoded=job.encoded)
+    judge(es, job.alias, RECORDS, HashEncoder(DIMS), report=job.report, acked=job.acked, encoded=job.encoded)
 
 
 def test_a_server_that_is_away_when_readers_are_moved(own: RealNode, job: Job, es: Elasticsearch) -> None:
     """The run ends, and says what to do; the same command encodes nothing and moves them."""
     with Proxy(own.url) as proxy:
-        through = Job(proxy.url, job.alias, job.source, job.folder, OPTIONS)
+        through = Job(proxy.url, job.alias, job.source, job.folder, OPTIONS, dims=DIMS)
         with through.running("before:swap:1", signal.SIGSTOP) as running:
             wait_until(lambda: stopped(running))
             with proxy.down():
@@ -91,14 +91,14 @@ def test_a_server_that_is_away_when_readers_are_moved(own: RealNode, job: Job, e
         assert "the same command again" in attempt.said
         assert not es.indices.exists_alias(name=job.alias)
         through.done()
-    judge(es, job.alias, RECORDS, HashEncoder(), report=job.report, acked=job.acked, encoded=job.encoded)
+    judge(es, job.alias, RECORDS, HashEncoder(DIMS), report=job.report, acked=job.acked, encoded=job.encoded)
 
 
 def test_a_node_that_stands_still_longer_than_requests_wait(own: RealNode, job: Job, es: Elasticsearch) -> None:
     """As in a long garbage collection: no pile of repeated requests, and nothing twice."""
     hasty = {**OPTIONS, "retry": {"first_wait": 0.05, "longest_wait": 0.5, "request_timeout": 2.0}}
     with Proxy(own.url) as proxy:
-        through = Job(proxy.url, job.alias, job.source, job.folder, hasty, job.delay)
+        through = Job(proxy.url, job.alias, job.source, job.folder, hasty, job.delay, dims=DIMS)
         with through.running() as running:
             wait_until(lambda: len(through.acked) >= 1000)
             with own.paused():
@@ -108,4 +108,6 @@ def test_a_node_that_stands_still_longer_than_requests_wait(own: RealNode, job: 
             assert running.wait().status == 0
         repeated = len(proxy.bodies) - len(set(proxy.bodies))
         assert 1 <= repeated <= 8
-    judge(es, job.alias, RECORDS, HashEncoder(), report=through.report, acked=through.acked, encoded=through.encoded)
+    judge(
+        es, job.alias, RECORDS, HashEncoder(DIMS), report=through.report, acked=through.acked, encoded=through.encoded
+    )

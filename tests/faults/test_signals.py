@@ -16,7 +16,7 @@ from elasticsearch import Elasticsearch
 
 from esvector.local.node import Node
 from tests.support.cluster import Server
-from tests.support.crash_rounds import OPTIONS, papers, write_source
+from tests.support.crash_rounds import DIMS, OPTIONS, papers, write_source
 from tests.support.crashing import Job, Running
 from tests.support.encoders import HashEncoder
 from tests.support.judge import judge
@@ -30,7 +30,7 @@ AT_ONCE = 4.0  # seconds that ending takes beside the grace, on a busy machine
 @pytest.fixture
 def job(proxy: Proxy, alias: str, tmp_path: Path) -> Job:
     source = write_source(tmp_path / "source.jsonl", RECORDS)
-    return Job(proxy.url, alias, source, tmp_path, {**OPTIONS, "grace": GRACE}, delay=0.0003)
+    return Job(proxy.url, alias, source, tmp_path, {**OPTIONS, "grace": GRACE}, delay=0.0003, dims=DIMS)
 
 
 def wait_until(ready: Callable[[], object], seconds: float = 30) -> None:
@@ -51,7 +51,7 @@ def ended(running: Running, within: float) -> str:
 
 def finish(job: Job, es: Elasticsearch) -> None:
     job.done()
-    judge(es, job.alias, RECORDS, HashEncoder(), report=job.report, acked=job.acked)
+    judge(es, job.alias, RECORDS, HashEncoder(DIMS), report=job.report, acked=job.acked)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -107,7 +107,7 @@ def test_while_elasticsearch(job: Job, es: Elasticsearch, proxy: Proxy, node: No
 
 
 def test_a_second_signal_ends_it_at_once(job: Job, es: Elasticsearch) -> None:
-    patient = Job(job.url, job.alias, job.source, job.folder, {**OPTIONS, "grace": 60.0}, job.delay)
+    patient = Job(job.url, job.alias, job.source, job.folder, {**OPTIONS, "grace": 60.0}, job.delay, dims=DIMS)
     with patient.running() as running:
         wait_until(lambda: len(patient.acked) >= 500)
         with write_block(es, f"{job.alias}-000001"):

@@ -116,7 +116,7 @@ def main() -> None:
     try:
         with connect(given.url, environ={}) as client:
             indexer = Indexer(client, given.alias, encoder=encoder, **options)
-            report = reembed(indexer).load if given.reembed else indexer.run(read_documents(given.source))
+            report = reembed(indexer, least_recall=0.5).load if given.reembed else indexer.run(read_documents(given.source))
     except InterruptedRun as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(130)

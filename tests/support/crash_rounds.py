@@ -25,12 +25,31 @@ from tests.support.judge import encoded_text, judge
 from tests.support.proxy import Proxy
 from tests.support.proxy_faults import ApplyThenLose
 
-__all__ = ["OPTIONS", "SCENES", "Ledger", "Records", "Rounds", "in_flight", "papers", "revised", "write_source"]
+__all__ = [
+    "DIMS",
+    "OPTIONS",
+    "SCENES",
+    "Ledger",
+    "Records",
+    "Rounds",
+    "first_load",
+    "in_flight",
+    "papers",
+    "revised",
+    "write_source",
+]
 
 Records = list[dict[str, Any]]
 
 SCENES = ("build", "answers lost", "update", "reembed")
-OPTIONS = {"senders": 2, "body_bytes": 100_000, "retry": {"first_wait": 0.05, "longest_wait": 1.0}}
+DIMS = 16
+_GRAPH = {"type": "hnsw", "m": 8, "ef_construction": 40}  # a real one, and quickly made
+OPTIONS: dict[str, Any] = {
+    "senders": 2,
+    "body_bytes": 40_000,
+    "retry": {"first_wait": 0.05, "longest_wait": 1.0},
+    "mapping": {"mappings": {"properties": {"vector": {"type": "dense_vector", "index_options": _GRAPH}}}},
+}
 _DELAY = 0.0003  # seconds that a text takes, so that most of a run's time is the load
 _MOST_KILLS = 3
 _WINDOW = 2048  # documents of a window, once there is an index to compare with
@@ -63,6 +82,19 @@ def in_flight(senders: int, window: int = _WINDOW) -> int:
 def write_source(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
+
+
+def first_load(client: Elasticsearch, alias: str, folder: Path, records: Records) -> None:
+    """Load ``records`` in this process, as jobs do, undisturbed."""
+    indexer = Indexer(
+        client,
+        alias,
+        encoder=HashEncoder(DIMS),
+        mapping=OPTIONS["mapping"],
+        state=folder / "first",
+        dead_letters=folder / "first.dead.jsonl",
+    )
+    indexer.run(records)
 
 
 @dataclass(slots=True)
@@ -144,13 +176,12 @@ class Rounds:
                 proxy.share(0.1, ApplyThenLose(), seed)
                 url = proxy.url
             if scene in ("update", "reembed"):
-                first = Indexer(self._client, alias, encoder=HashEncoder(), state=folder, dead_letters=folder / "first")
-                first.run(self._base)
+                first_load(self._client, alias, folder, self._base)
             options = {**OPTIONS, "prune": True} if scene == "update" else OPTIONS
             if scene == "reembed":
-                yield Job(url, alias, source, folder, {**options, "rebuild": True}, _DELAY, "other", reembed=True)
+                yield Job(url, alias, source, folder, {**options, "rebuild": True}, _DELAY, "other", DIMS, reembed=True)
             else:
-                yield Job(url, alias, source, folder, options, _DELAY)
+                yield Job(url, alias, source, folder, options, _DELAY, dims=DIMS)
 
     def _judge(self, scene: str, job: Job, ledger: Ledger, undisturbed: str | None) -> str:
         records = self._base if scene == "reembed" else self._later
@@ -164,7 +195,7 @@ class Rounds:
             letters=job.letters,
             acked=job.acked,
             encoded=job.encoded,
-            most_again=len(ledger.kills) * in_flight(OPTIONS["senders"]),  # type: ignore[arg-type]
+            most_again=len(ledger.kills) * in_flight(OPTIONS["senders"]),
             undisturbed=undisturbed,
         )
         assert not (vain := ledger.encoded_in_vain(records)), f"acknowledged and encoded again: {vain[:5]}"
