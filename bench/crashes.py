@@ -42,7 +42,7 @@ def main(seeds: int, first: int, documents: int, minutes: float, url: str | None
                 finished = rounds.play(seed)
             except AssertionError as error:
                 violations += 1
-                print(f"seed {seed} ({SCENES[seed % len(SCENES)]}): VIOLATION: {error}", flush=True)
+                print(f"seed {seed} ({SCENES[seed % len(SCENES)]}): VIOLATION: {str(error)[-2000:]}", flush=True)
                 continue
             kills += finished.kills
             print(f"seed {seed} ({SCENES[seed % len(SCENES)]}): {finished.kills} kills", flush=True)

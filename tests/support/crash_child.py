@@ -103,7 +103,7 @@ def main() -> None:
     acked = Journal(folder / "acked")
 
     def on_answer(name: str, request: Any, answer: Any) -> None:
-        if name == "bulk" and isinstance(answer, Mapping):
+        if name == "bulk" and isinstance(request, bytes):  # not the deletions of nothing that a merge is started by
             acked.write(list(acknowledged(request, answer)))
 
     install(reached, on_answer)
@@ -116,7 +116,9 @@ def main() -> None:
     try:
         with connect(given.url, environ={}) as client:
             indexer = Indexer(client, given.alias, encoder=encoder, **options)
-            report = reembed(indexer, least_recall=0.5).load if given.reembed else indexer.run(read_documents(given.source))
+            report = (
+                reembed(indexer, least_recall=0.5).load if given.reembed else indexer.run(read_documents(given.source))
+            )
     except InterruptedRun as error:
         print(error, file=sys.stderr)  # noqa: T201
         sys.exit(130)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,6 +125,12 @@ class Ledger:
         ]
 
 
+def _early(scene: str, seed: int) -> str:
+    """Where the first kill comes; an update has few requests."""
+    chance = random.Random(seed)
+    return f"{chance.choice(('before', 'after'))}:bulk:{chance.randint(1, 3 if scene == 'update' else 25)}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Calm:
     """An undisturbed run: how long it took, and the digest of what it made."""
@@ -133,7 +140,10 @@ class _Calm:
 
 
 class Rounds:
-    """Plays rounds on the server at ``url``; ``folder`` is for what they leave behind."""
+    """Plays rounds on the server at ``url``; ``folder`` is for what they leave behind.
+
+    The first kill is amid the writing, at a bulk request that the seed chooses, the others come at any time.
+    """
 
     def __init__(self, client: Elasticsearch, url: str, folder: Path, documents: int = 6000) -> None:
         self._client = client
@@ -150,9 +160,12 @@ class Rounds:
         calm = self._calm.get(scene) or self._undisturbed(scene)
         with self._job(scene, seed) as job:
             ledger = Ledger(job)
-            finished = run_until_done(job, seed, calm.seconds, most_kills=_MOST_KILLS, after_kill=ledger.note)
+            first = job.run(_early(scene, seed))
+            assert first.killed, first
+            ledger.note()
+            finished = run_until_done(job, seed, calm.seconds, most_kills=_MOST_KILLS - 1, after_kill=ledger.note)
             self._judge(scene, job, ledger, calm.digest)
-        return finished
+        return Finished(finished.kills + 1, (first, *finished.attempts))
 
     def _undisturbed(self, scene: str) -> _Calm:
         with self._job("build" if scene == "answers lost" else scene, 0) as job:
