@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from esvector.errors import IndexingError, IndexNotFoundError
 from esvector.index.inspect import VersionStatus, describe_versions
 from esvector.index.job import job
-from esvector.index.versions import delete_version, live_index, move_alias
+from esvector.index.versions import delete_version, end_loading, live_index, move_alias
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -51,6 +51,8 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
         target = rollback_target(found, alias, live, to)
         if target.index != live:
             move_alias(client, alias, live, target.index)
+            if live is not None:  # an update that died may have left it open; the next run is not to go on with it
+                end_loading(client, live)
     return Rollback(alias, target.index, live or "", target.documents)
 
 

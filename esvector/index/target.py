@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from esvector.client import explain_errors
 from esvector.errors import ConfigError
 from esvector.index.passages import complete_options
+from esvector.index.versions import loading_alias
 from esvector.passport import Passport
 from esvector.types import PassageOptions
 from esvector.vectors import ElementType
@@ -81,6 +82,7 @@ class Target:
         making: the options that decide the rest.
         generation: of the last run that wrote to it; the versions of its documents begin with it.
         blocked: whether a run has closed it to writers.
+        loading: whether a run has it open for loading, or left it so.
     """
 
     index: str
@@ -90,6 +92,7 @@ class Target:
     making: Making
     generation: int
     blocked: bool = False
+    loading: bool = False
 
 
 def find_targets(client: Elasticsearch, alias: str) -> list[Target]:
@@ -116,7 +119,9 @@ def choose_target(
     for target in targets:
         if target is live:
             break
-        if target.passport.state == "building" and _alike(making, target) and same_encoder(target.passport):
+        # The swap ends the loading: with a crash just before it, a version is ready and yet nobody was ever served it.
+        unserved = target.passport.state == "building" or target.loading
+        if unserved and _alike(making, target) and same_encoder(target.passport):
             return target
     if live is None or rebuild:
         return None
@@ -183,4 +188,5 @@ def _target(index: str, alias: str, facts: Mapping[str, Any]) -> Target | None:
         making=making,
         generation=int(load["generation"]),
         blocked=bool(meta.get(BLOCKED_KEY)),
+        loading=loading_alias(index) in facts["aliases"],
     )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +64,11 @@ class Job:
         alias: to index into.
         source: JSON lines.
         folder: where everything that is left behind goes; exists.
-        options: of the Indexer, JSON values.
+        options: of the Indexer, JSON values; ``retry`` as an object of what a RetryPolicy has.
         delay: seconds that the encoder takes for a text.
         encoder: name of the encoder; another one gives other vectors.
         dims: of the vectors.
+        reembed: make a new version of what the alias holds, instead of reading the source.
     """
 
     url: str
@@ -78,6 +79,7 @@ class Job:
     delay: float = 0.0
     encoder: str = "hash"
     dims: int = 64
+    reembed: bool = False
 
     @contextmanager
     def running(self, crash: str | None = None, number: signal.Signals = signal.SIGKILL) -> Iterator[Running]:
@@ -86,6 +88,8 @@ class Job:
         command += [self.url, self.alias, str(self.source.resolve()), str(self.folder.resolve())]
         command += ["--options", json.dumps(self.options), "--delay", str(self.delay)]
         command += ["--encoder", self.encoder, "--dims", str(self.dims)]
+        if self.reembed:
+            command += ["--reembed"]
         if crash is not None:
             command += ["--crash", crash, "--signal", number.name]
         log = self.folder / "said"
@@ -119,6 +123,12 @@ class Job:
         return report
 
     @property
+    def letters(self) -> Path | None:
+        """The dead letters of the attempt that got to the end; None where there are none."""
+        path = self.report["dead_letters"]
+        return None if path is None else Path(path)
+
+    @property
     def encoded(self) -> Counter[str]:
         """How often each text was given to the encoder, over all attempts."""
         return Counter(_journal(self.folder / "encoded"))
@@ -137,7 +147,15 @@ class Finished:
     attempts: tuple[Attempt, ...]
 
 
-def run_until_done(job: Job, seed: int, seconds: float, *, most_kills: int = 5, limit: float = 120.0) -> Finished:
+def run_until_done(
+    job: Job,
+    seed: int,
+    seconds: float,
+    *,
+    most_kills: int = 5,
+    limit: float = 120.0,
+    after_kill: Callable[[], None] = lambda: None,
+) -> Finished:
     """Kill ``job`` at random times of its run, and run the same command again until one gets to its end.
 
     Args:
@@ -146,6 +164,7 @@ def run_until_done(job: Job, seed: int, seconds: float, *, most_kills: int = 5, 
         seconds: that an undisturbed run takes: the times are drawn from them.
         most_kills: after as many an attempt is left alone.
         limit: seconds that one attempt may take.
+        after_kill: called when an attempt has been killed.
 
     Raises AssertionError when an attempt ends in another way than by the kill or well.
     """
@@ -163,6 +182,7 @@ def run_until_done(job: Job, seed: int, seconds: float, *, most_kills: int = 5, 
         if attempt.status == 0:
             return Finished(kills, tuple(attempts))
         assert attempt.killed, f"seed {seed}, attempt {len(attempts)}: {attempt}"
+        after_kill()
 
 
 def _journal(path: Path) -> Iterator[Any]:
