@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import orjson
 import psutil
-from common import FLAT, check, cpu_seconds, folder, forget, indexer, say_load, server, spread
+from common import FLAT, check, cpu_seconds, folder, forget, indexer, own_cpu, say_load, server, spread
 from elasticsearch import Elasticsearch
 
 from esvector import read_documents
@@ -92,11 +92,6 @@ def whole(
     report = indexer(client, ALIAS, encoder, here, mapping=FLAT).run(read_documents(source), watch)
     check(report, dead=0)
     return report.indexed / times["seconds"], psutil.cpu_count() - max(0.0, times["others"]) / times["seconds"]
-
-
-def own_cpu(process: psutil.Process | None) -> float:
-    """CPU seconds of this process and the server."""
-    return time.process_time() + cpu_seconds(process)
 
 
 def machine_busy() -> float:

@@ -6,12 +6,13 @@ The plain side does one after the other, in one thread, and nothing else: no com
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import numpy as np
 import orjson
-from common import FLAT, ReadyEncoder, check, folder, in_turn, indexer, ratio, say_load, server, spread
+from common import FLAT, ReadyEncoder, check, folder, in_turn, indexer, own_cpu, ratio, say_load, server, spread
 from elasticsearch import Elasticsearch
 
 from esvector import read_documents
@@ -31,25 +32,32 @@ SENTENCE = "a search engine compares the vector of a question with those of all 
 def main(url: str | None, documents: int, words: int, rounds: int) -> None:
     """Print how much longer the re-run takes."""
     say_load("before")
-    with server(url) as (client, _process), folder() as here:
+    with server(url) as (client, process), folder() as here:
         source = here / "documents.jsonl"
         write_source(source, documents, words)
         encoder = ReadyEncoder(np.random.default_rng(1).standard_normal((1000, 64)).astype(np.float32))
         build = indexer(client, ALIAS, encoder, here, mapping=FLAT)
         check(build.run(read_documents(source)), indexed=documents)
 
-        def rerun() -> float:
-            started = time.perf_counter()
+        def rerun() -> None:
             report = indexer(client, ALIAS, encoder, here, mapping=FLAT).run(read_documents(source))
-            seconds = time.perf_counter() - started
             check(report, unchanged=documents, encoded=0)
-            return seconds
 
-        found = in_turn({"re-run": rerun, "plain": lambda: plain(client, source, documents)}, rounds)
+        def timed(side: Callable[[], None]) -> tuple[float, float]:
+            started, used = time.perf_counter(), own_cpu(process)
+            side()
+            return time.perf_counter() - started, own_cpu(process) - used
+
+        sides = {
+            "re-run": lambda: timed(rerun),
+            "plain": lambda: timed(lambda: plain(client, source, documents)),
+        }
+        found = in_turn(sides, rounds)
         client.indices.delete(index=f"{ALIAS}-000001")
-    for name, seconds in found.items():
-        print(f"{name:8} {spread(seconds)} s")
-    print(f"the re-run takes {ratio(found['re-run'], found['plain'])} x the plain read of {documents:,} documents")
+    for column, what in enumerate(("wall", "CPU of both processes")):
+        seconds = {name: [row[column] for row in rows] for name, rows in found.items()}
+        print(f"{what}: " + ", ".join(f"{name} {spread(values)} s" for name, values in seconds.items()))
+        print(f"{what}: the re-run takes {ratio(seconds['re-run'], seconds['plain'])} x the plain read")
     say_load("after")
 
 
@@ -63,9 +71,8 @@ def write_source(path: Path, documents: int, words: int) -> None:
             stream.write(orjson.dumps(fields | {"year": 1990 + number % 30, "venue": f"v{number % 7}"}) + b"\n")
 
 
-def plain(client: Elasticsearch, source: Path, documents: int) -> float:
-    """Read the file, then the hashes of its ids; return the seconds."""
-    started = time.perf_counter()
+def plain(client: Elasticsearch, source: Path, documents: int) -> None:
+    """Read the file, then the hashes of its ids."""
     ids = [record.fields["id"] for record in read_documents(source) if isinstance(record, Record)]
     found = 0
     for start in range(0, len(ids), PAGE):
@@ -81,9 +88,7 @@ def plain(client: Elasticsearch, source: Path, documents: int) -> float:
             filter_path=["hits.hits._id", "hits.hits._version", "hits.hits.fields"],
         )
         found += sum(1 for hit in answer["hits"]["hits"] if hit["fields"][HASH_FIELD][0])
-    seconds = time.perf_counter() - started
     assert found == documents, found
-    return seconds
 
 
 if __name__ == "__main__":
