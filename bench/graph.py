@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +17,10 @@ import click
 import numpy as np
 import orjson
 import psutil
+from common import Floats, cpu_seconds, server
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
-from esvector.client import connect
 from esvector.index import graph
 from esvector.index.bulk import BulkWriter
 from esvector.index.graph import finish_graph, loading_body
@@ -33,7 +31,6 @@ from esvector.mapping import DEFAULT_INDEX_OPTIONS
 ALIAS = "bench-graph"
 WINDOW = 1024
 QUERIES = 200
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Cost:
 def main(documents: tuple[int, ...], dims: int, rounds: int, heap_mb: int, settings: tuple[str, ...]) -> None:
     """Print costs and ratios for each number of documents."""
     extra = dict(setting.split("=", 1) for setting in settings)
-    with node(heap_mb) as (client, process):
+    with server(None, heap_mb) as (client, process):
         measure(client, process, *corpus(5_000, dims), extra, deferred=False)  # warms the server up
         for count in documents:
             vectors, queries = corpus(count, dims)
@@ -101,7 +98,7 @@ def unit(vectors: NDArray[Any]) -> Floats:
 
 def measure(
     client: Elasticsearch,
-    process: psutil.Process,
+    process: psutil.Process | None,
     vectors: Floats,
     queries: Floats,
     settings: dict[str, str],
@@ -165,23 +162,6 @@ def search(client: Elasticsearch, index: str, vectors: Floats, queries: Floats, 
         seconds.append(time.perf_counter() - started)
         found += len({hit["_id"] for hit in hits} & {f"d{number + 1}" for number in wanted})
     return found / best.size, 1000 * statistics.median(seconds)
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    """CPU seconds of the server's processes so far."""
-    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
-
-
-@contextmanager
-def node(heap_mb: int) -> Iterator[tuple[Elasticsearch, psutil.Process]]:
-    """Give a client of a throw-away node, and its process."""
-    from esvector.local.ephemeral import ephemeral_node
-
-    with ephemeral_node(heap_mb=heap_mb) as running, connect(running.url, environ={}) as client:
-        pid = running.status().pid
-        assert pid is not None
-        yield client, psutil.Process(pid)
 
 
 if __name__ == "__main__":

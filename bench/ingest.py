@@ -7,31 +7,23 @@ an index of its own; a ratio is taken within a round, and the median over the ro
 from __future__ import annotations
 
 import gc
-import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 import click
 import numpy as np
 import orjson
-import urllib3
+from common import Floats, post_all, server, url_of
 from elasticsearch import Elasticsearch, helpers
-from numpy.typing import NDArray
 
-from esvector.client import connect, describe_server
 from esvector.index.bulk import BulkWriter
 from esvector.index.packing import pack
 from esvector.index.pipeline import Pipeline, Stage
 
 WINDOW = 1024
 SENDERS = 4
-AS_THE_WRITER_ASKS = "require_alias=true&include_source_on_error=false&filter_path=items.*.status,items.*.error"
-Floats = NDArray[np.float32]
 Side = Callable[[str], None]
 
 
@@ -43,7 +35,7 @@ Side = Callable[[str], None]
 @click.option("--helpers/--no-helpers", "with_helpers", default=True, help="Whether the slow side takes part.")
 def main(url: str | None, documents: int, dims: int, rounds: int, with_helpers: bool) -> None:
     """Print the ratios of esvector's writer to the other two."""
-    with server(url) as client:
+    with server(url) as (client, _process):
         fields, vectors = corpus(documents, dims)
         sides: dict[str, Side] = {
             "esvector": lambda index: write(client, index, fields, vectors),
@@ -121,28 +113,7 @@ def replay_of(client: Elasticsearch, fields: list[dict[str, Any]], vectors: Floa
         bodies += [block.body(part) for part in block.parts(4 * 2**20)]
 
     def replay(index: str) -> None:
-        pool = urllib3.connection_from_url(url_of(client), maxsize=connections, block=True)
-        queue: SimpleQueue[bytes | None] = SimpleQueue()
-        for body in itertools.chain(bodies, [None] * connections):
-            queue.put(body)
-
-        def post() -> None:
-            while (body := queue.get()) is not None:
-                answer = pool.request(
-                    "POST",
-                    f"/{index}/_bulk?{AS_THE_WRITER_ASKS}",
-                    body=body,
-                    headers={"content-type": "application/x-ndjson"},
-                )
-                assert answer.status == 200, answer.data[:300]
-                assert b'"error"' not in answer.data, answer.data[:300]
-
-        threads = [Thread(target=post) for _ in range(connections)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        pool.close()
+        post_all(url_of(client), index, bodies, connections)
 
     return replay
 
@@ -165,26 +136,6 @@ def timed(client: Elasticsearch, side: Side, documents: int, dims: int) -> float
     assert client.count(index=name)["count"] == documents
     client.indices.delete(index=name)
     return seconds
-
-
-def url_of(client: Elasticsearch) -> str:
-    """Address of the one server."""
-    config = next(iter(client.transport.node_pool.all())).config
-    return f"{config.scheme}://{config.host}:{config.port}"
-
-
-@contextmanager
-def server(url: str | None) -> Iterator[Elasticsearch]:
-    """Give a client for ``url``, or for a node that is gone afterwards."""
-    if url is not None:
-        with connect(url) as client:
-            describe_server(client)
-            yield client
-        return
-    from esvector.local.ephemeral import ephemeral_node
-
-    with ephemeral_node(heap_mb=1024) as node, connect(node.url, environ={}) as client:
-        yield client
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from esvector.client import Server
@@ -129,7 +131,7 @@ class Run:
         before = self._open_target(resume)
         compare = self._comparison(resume)
         windows = load.windows(None if compare is None else compare.note)
-        first = self._first_window(windows, compare)
+        first, windows = self._first_window(windows, compare)
         if first is not None:
             self._fill(first, windows, compare)
         count = self._verify(before)
@@ -223,17 +225,33 @@ class Run:
             repeat=self._repeat,
         )
 
-    def _first_window(self, windows: Iterator[Window], compare: Comparison | None) -> Window | None:
-        """Return the first window with something to write; None where there is none."""
-        for window in windows:
-            if compare is not None:
-                compare(window)
+    def _first_window(
+        self, windows: Iterator[Window], compare: Comparison | None
+    ) -> tuple[Window | None, Iterator[Window]]:
+        """Return the first window with something to write, None where there is none, and the windows after it.
+
+        While the server is asked about one the next is read: of an unchanged input that is all there is to do.
+        """
+        if compare is None:
+            return next((window for window in windows if not self._is_done(window)), None), windows
+        with ThreadPoolExecutor(1, "esvector-compare") as one_thread:
+            following = next(windows, None)
+            while (window := following) is not None:
+                compared = one_thread.submit(compare, window)
+                following = next(windows, None)
+                compared.result()
                 self._progress(self._load.progress("comparing"))
-            if window.documents:
-                return window
-            self._load.settle(window)
-            self._check_lease()
-        return None
+                if not self._is_done(window):
+                    return window, chain([] if following is None else [following], windows)
+        return None, windows
+
+    def _is_done(self, window: Window) -> bool:
+        """Whether nothing of ``window`` has to be written, which is then accounted for."""
+        if window.documents:
+            return False
+        self._load.settle(window)
+        self._check_lease()
+        return True
 
     def _fill(self, first: Window, windows: Iterator[Window], compare: Comparison | None) -> None:
         if self._encoding is None:

@@ -46,7 +46,8 @@ class SeenIds:
 
     def _insert(self, run: NDArray[np.uint64]) -> None:
         while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.sort(np.concatenate((self._runs.pop(), run)))
+            run = np.concatenate((self._runs.pop(), run))
+            run.sort()  # in place: a copy of all ids would be half of what a long run needs
         if len(run):
             self._runs.append(run)
 
