@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
+from esvector.cli.progress import tell
 from esvector.errors import ConfigError, ConnectError, EsvectorError, InterruptedRun
 
 __all__ = [
@@ -105,7 +106,7 @@ class _Echo(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         label = click.style("warning: ", fg="yellow", bold=True) if record.levelno >= logging.WARNING else ""
-        click.echo(label + record.getMessage(), err=True)
+        tell(label + record.getMessage())
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,9 +15,19 @@ if TYPE_CHECKING:
     from esvector.index.sources import Documents
     from esvector.types import Progress as RunProgress
 
-__all__ = ["show_progress"]
+__all__ = ["show_progress", "tell"]
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+def tell(text: str) -> None:
+    """Write a line to stderr. That nobody reads it any more, as in ``2>&1 | head -1``, is no reason to end a run."""
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, sys.stderr.fileno())
+        os.close(nobody)
 
 
 @contextmanager
@@ -52,7 +63,7 @@ def _lines(documents: Documents | None) -> Callable[[RunProgress], None]:
         _, said = words(progress)
         if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            click.echo(f"{progress.phase}: {said}" if said else progress.phase, err=True)
+            tell(f"{progress.phase}: {said}" if said else progress.phase)
 
     return line
 

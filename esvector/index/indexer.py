@@ -47,7 +47,7 @@ __all__ = ["Indexer"]
 
 _log = logging.getLogger(__name__)
 
-
+_LAST_QUESTION = 2.0  # seconds that an interrupted run waits for the server to say what readers see
 _FIRST = Making(text_fields=TEXT_FIELDS, vector_field="vector", element_type="float")
 
 
@@ -304,9 +304,11 @@ class Indexer:
     def _failed(self, run: Run, folder: JobFolder, error: BaseException) -> BaseException:
         """Return the error to raise. What cannot be gone on with is deleted; all else is left for the next attempt."""
         index = run.index
-        served = False
+        client, served = self.client, False
+        if isinstance(error, KeyboardInterrupt):  # who stops a run does not wait for a server that hangs
+            client = client.options(request_timeout=_LAST_QUESTION)
         try:
-            served = index is not None and live_index(self.client, self.alias) == index
+            served = index is not None and live_index(client, self.alias) == index
             if isinstance(error, HopelessInputError) and index is not None and not served:
                 delete_version(self.client, index)
             if isinstance(error, HopelessInputError | VerificationError):

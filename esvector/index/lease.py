@@ -27,6 +27,7 @@ __all__ = ["LEASES_INDEX", "Lease"]
 
 LEASES_INDEX = "esvector-leases"
 BEAT = 4.0  # seconds between two changes of the document
+_GOODBYE = 2.0  # seconds that giving it back may take after an error: whoever wants it next can take it over
 MISSED_BEATS = 4  # without a change, after which the holder is gone
 _BODY = {
     "settings": {"index": {"hidden": True, "number_of_shards": 1, "auto_expand_replicas": "0-1"}},
@@ -78,7 +79,9 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join(self._beat)
+        if error is not None:  # a run that fails or is stopped does not wait for a server that hangs
+            self._client = self._client.options(request_timeout=_GOODBYE)
+        self._thread.join(_GOODBYE)
         try:
             self._write(None)
         except Exception as problem:  # the run's own outcome matters more, and others take the lease over soon
