@@ -111,7 +111,8 @@ def measure(
     """Fill a new index, finish it, look at it and delete it."""
     body = body_of(vectors.shape[1], settings)
     before, started = cpu_seconds(process), time.perf_counter()
-    index = create_version(client, ALIAS, body, loading_body(body, "vector") if deferred else None)
+    load_as = loading_body(body, "vector") if deferred else body
+    index = create_version(client, ALIAS, load_as, in_the_end=body)
     load(client, index, vectors)
     client.indices.refresh(index=index)
     if deferred:

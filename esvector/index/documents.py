@@ -97,7 +97,9 @@ def prepare(
         if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
             fields = _flatten(fields, metadata)
         _check_names(fields, reserved)
-        vector = record.vector if given is None else _vector(fields, given)
+        vector = record.vector
+        if vector is None and given is not None:
+            vector = _vector(fields, given)
         title, text = _title_and_text(
             fields, text_fields, separator if not title_apart else None, as_written=as_written
         )

@@ -135,6 +135,8 @@ class Indexer:
         if profile is not None and encoder is not None:
             raise ConfigError("an index has one encoder", "give profile=EncoderProfile(...) or encoder=..., not both")
         check_alias(alias)
+        if element_type is not None:
+            check_element_type(element_type)
         self.client = client
         self.alias = alias
         self.retry = retry or RetryPolicy()
@@ -182,7 +184,6 @@ class Indexer:
         whole, InterruptedRun after Ctrl-C, LeaseError when another run is changing the alias, ConnectError when the
         server cannot be used: of a new version readers then see nothing, and the same run again goes on with it.
         """
-        live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
         lost = threading.Event()
         with self.job(lost) as folder:
             return self.build(documents, folder, lost, progress)
@@ -194,6 +195,7 @@ class Indexer:
         Raises LeaseError when another run is changing it.
         """
         describe_server(self.client)
+        live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
         with job(self.client, self.alias, self._state, lost) as folder:
             for target in find_targets(self.client, self.alias):
                 if target.blocked:
@@ -265,12 +267,13 @@ class Indexer:
         passages = base.passages if cut is None else cut or None
         if "template" not in stated and (live is None or (passages is None) != (base.passages is None)):
             stated["template"] = load_template(None, passages=passages is not None)
+        if base.given is not None and live is not None and not self._same_encoder(live.passport):
+            stated.setdefault("given", None)  # another model is named, so texts are encoded from now on
         making = replace(base, **stated, passages=passages)
         field = making.vector_field.removeprefix(f"{PASSAGES_FIELD}.")
         making = replace(making, vector_field=field if passages is None else f"{PASSAGES_FIELD}.{field}")
         if "element_type" not in stated and "template" in stated:
             making = replace(making, element_type=templated_element_type(making.template, making.vector_field))
-        check_element_type(making.element_type)
         return making
 
     def _same_encoder(self, passport: Passport) -> bool:

@@ -134,5 +134,6 @@ def _memory(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:
     if off_heap is None:
         return None
     quantized = off_heap.get("total_veq_size_bytes", 0) + off_heap.get("total_veb_size_bytes", 0)
-    raw = off_heap.get("total_vec_size_bytes", 0) if keeps_raw_in_memory(vector_type) else 0
+    # A segment too small for a graph is searched by its raw vectors, whatever the type says.
+    raw = off_heap.get("total_vec_size_bytes", 0) if keeps_raw_in_memory(vector_type) or not quantized else 0
     return int(quantized + off_heap.get("total_vex_size_bytes", 0) + raw)

@@ -201,9 +201,10 @@ class Load:
                 f"all of the {self.read} records are filtered out", "check the rule, or --skip-empty with --text"
             )
         where = f"; they are in {self._letters.path}" if self._letters.path else ""
-        share = "none" if self._dead == self.read else f"only {self.read - self._dead}"
+        done = self._written + self.ledger.counts.unchanged
+        told = f"none of the first {self._dead}" if not done else f"only {done} of the first {done + self._dead}"
         return HopelessInputError(
-            f"{share} of the first {self.read} records could be indexed. The first refused one: {self._first_reason}",
+            f"{told} records could be indexed. The first refused one: {self._first_reason}",
             f"mend the source or the options and run again{where}",
         )
 

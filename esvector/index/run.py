@@ -35,7 +35,7 @@ from esvector.index.versions import (
     serve_version,
 )
 from esvector.index.window import Counts, Window
-from esvector.mapping import build_index_body, serving_settings
+from esvector.mapping import build_index_body, find_vector, serving_settings
 from esvector.passport import Passport
 from esvector.types import IndexReport, Progress
 
@@ -282,8 +282,9 @@ class Run:
         body = build_index_body(
             making.template, passport, self._server, making.field_types, first.stored_fields(), making.to_meta(1)
         )
-        load_as = loading_body(body, making.vector_field) if self._options.graph == "deferred" else None
-        index = create_version(self._client, self._alias, body, load_as)
+        load_as = loading_body(body, making.vector_field) if self._options.graph == "deferred" else body
+        stated = find_vector(making.template.get("mappings", {}).get("properties", {}), making.vector_field)
+        index = create_version(self._client, self._alias, load_as, in_the_end=body if stated else None)
         self._target = next(found for found in find_targets(self._client, self._alias) if found.index == index)
 
     def _check_lease(self) -> None:

@@ -97,13 +97,14 @@ def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
 
 
 def create_version(
-    client: Elasticsearch, alias: str, body: Mapping[str, Any], load_as: Mapping[str, Any] | None = None
+    client: Elasticsearch, alias: str, body: Mapping[str, Any], in_the_end: Mapping[str, Any] | None = None
 ) -> str:
     """Create the next version of ``alias`` with ``body`` (settings and mappings) and return its name.
 
-    With ``load_as`` (``esvector.index.graph.loading_body``) the index is one to load into, and ``body`` what it shall
-    be in the end: the server is asked for that first, so that it refuses it now and not when everything is loaded. A
-    name is not used again after its index was deleted. Raises ConfigError when the server refuses the mapping.
+    ``in_the_end`` is what the index shall become once it is loaded, where that is another body (from
+    ``esvector.index.graph.loading_body``) and not known to be taken: the server is asked for that first, so that it
+    refuses it now and not when everything is loaded. A name is not used again after its index was deleted. Raises
+    ConfigError when the server refuses the mapping.
     """
     import elasticsearch
 
@@ -113,10 +114,10 @@ def create_version(
         index = f"{alias}-{number:06d}"
         try:
             with explain_errors(client):
-                if load_as is not None and load_as != body:
-                    client.indices.create(index=index, body=dict(body))
+                if in_the_end is not None and in_the_end != body:
+                    client.indices.create(index=index, body=dict(in_the_end))
                     client.indices.delete(index=index)  # empty, and nobody has seen it
-                client.indices.create(index=index, body={**(load_as or body), "aliases": {loading_alias(index): {}}})
+                client.indices.create(index=index, body={**body, "aliases": {loading_alias(index): {}}})
         except elasticsearch.BadRequestError as error:
             if error_type(error) == "resource_already_exists_exception":
                 continue  # another run took the number in this moment

@@ -16,7 +16,7 @@ from tests.support.encoders import HashEncoder
 url, alias, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 documents = ({"id": str(n), "text": f"a short text about subject {n}", "year": 1990 + n % 30} for n in range(count))
 flat = {"mappings": {"properties": {"vector": {"type": "dense_vector", "index_options": {"type": "flat"}}}}}
-report = Indexer(connect(url, {}), alias, encoder=HashEncoder(dims=16), mapping=flat).run(documents)
+report = Indexer(connect(url, {}), alias, encoder=HashEncoder(dims=16), mapping=flat, rebuild=True).run(documents)
 assert report.indexed == count
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -103,6 +103,24 @@ def test_what_others_write_meanwhile_is_there_in_the_end(
     es.index(index=first, id="again", document={"text": "not blocked any more"})
 
 
+def test_vectors_that_were_brought_along_can_be_taken_along_or_replaced(
+    es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    made = HashEncoder(64)
+    vectors = made.encode_document([record["text"] for record in papers(50)])
+    records = [{**record, "embedding": vector.tolist()} for record, vector in zip(papers(50), vectors, strict=True)]
+    options: dict[str, Any] = {"dead_letters": tmp_path / "dead.jsonl"}
+    Indexer(es, alias, encoder=made, given="embedding", **options).run(records)
+    assert (
+        reembed(Indexer(es, alias, encoder=made, rebuild=True, element_type="bfloat16", **options)).load.indexed == 50
+    )
+    hit = Searcher(es, alias, encoder=made).search("about subject 7", k=1)[0]
+    assert (hit.id, round(hit.score, 2)) == ("p7", 1)
+    encoder = CountingEncoder(96)
+    assert reembed(Indexer(es, alias, encoder=encoder, rebuild=True, **options)).load.indexed == 50
+    assert len(encoder.texts) == 50
+
+
 def test_a_version_that_finds_too_little_is_not_served(
     es: Elasticsearch, alias: str, tmp_path: Path, first: str
 ) -> None:

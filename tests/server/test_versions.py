@@ -121,7 +121,7 @@ def test_a_mapping_that_cannot_be_the_final_one_is_refused_before_the_load(es: E
     vector = {"type": "dense_vector", "dims": 33, "index_options": {"type": "int4_hnsw"}}
     body = {"mappings": {"properties": {"vector": vector}}}
     with pytest.raises(ConfigError, match="only supports even dimensions"):
-        create_version(es, alias, body, loading_body(body, "vector"))
+        create_version(es, alias, loading_body(body, "vector"), in_the_end=body)
     assert list_versions(es, alias) == []
 
 
