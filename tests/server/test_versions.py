@@ -29,7 +29,7 @@ def build(es: Elasticsearch, alias: str, tmp_path: Path) -> Build:
     """Index one document, whose text is given, into the next version."""
 
     def run(text: str) -> str:
-        indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+        indexer = Indexer(es, alias, encoder=HashEncoder(), rebuild=True, dead_letters=tmp_path / "dead.jsonl")
         return indexer.run([{"id": text, "text": text}]).index
 
     return run

@@ -8,26 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from elasticsearch import Elasticsearch
 
 from esvector import Indexer
-from esvector.cli import app
 from esvector.index.versions import list_versions
+from tests.support.commands import run_command
 from tests.support.encoders import HashEncoder
 
 PAGE = Path(__file__).parents[2] / "docs" / "versions.md"
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return str(found)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def papers(es: Elasticsearch, tmp_path: Path) -> Iterator[None]:
     for text in ("one", "two"):
-        indexer = Indexer(es, "papers", encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+        indexer = Indexer(es, "papers", encoder=HashEncoder(), rebuild=True, dead_letters=tmp_path / "dead.jsonl")
         indexer.run([{"id": text, "text": text}])
     yield
     for index in es.indices.get(index="papers-*"):
@@ -36,18 +34,26 @@ def papers(es: Elasticsearch, tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("papers")
 def test_the_commands_of_the_page(es: Elasticsearch, server_url: str) -> None:
-    commands = [line.removeprefix("$ esvector ") for line in block("console").splitlines()]
-    assert len(commands) == 5
-    for command in commands:
-        result = CliRunner().invoke(app, command.split(), env={"ESVECTOR_URL": server_url}, prog_name="esvector")
-        assert result.exit_code == 0, result.output
+    versions, reembed = (
+        [line.removeprefix("$ esvector ") for line in block.splitlines()] for block in blocks("console")
+    )
+    assert (len(versions), len(reembed)) == (5, 1)
+    for command in versions:
+        assert run_command(server_url, *command.split()).exit_code == 0
     assert [(version.index, version.live) for version in list_versions(es, "papers")] == [("papers-000002", True)]
+    done = run_command(server_url, *reembed[0].split())
+    assert done.exit_code == 0, done.output
+    assert [(version.index, version.live) for version in list_versions(es, "papers")] == [
+        ("papers-000002", False),
+        ("papers-000003", True),
+    ]
 
 
 @pytest.mark.usefixtures("papers")
 def test_the_python_of_the_page(es: Elasticsearch, server_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (python,) = blocks("python")
     namespace: dict[str, Any] = {}
-    exec(block("python").replace("http://localhost:9200", server_url), namespace)
+    exec(python.replace("http://localhost:9200", server_url), namespace)
     namespace["es"].close()
     assert capsys.readouterr().out.splitlines() == [
         "papers-000001 live 1 None",
