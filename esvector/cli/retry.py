@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from esvector.cli.options import open_client, output_option, server_option, state_option, wants_json
-
-if TYPE_CHECKING:
-    from elasticsearch import Elasticsearch
 
 __all__ = ["retry"]
 
@@ -41,10 +37,11 @@ def retry(
     from esvector.cli.report import print_report
     from esvector.index.deadletters import DeadLetters
     from esvector.index.indexer import Indexer
+    from esvector.index.reembed import live_target
 
     letters, client = DeadLetters(file), open_client(url)
     next(iter(letters), None)  # a file of something else is refused before anything begins
-    _check_target(client, alias)
+    live_target(client, alias)  # what is retried is a part of an index, never all of one
     indexer = Indexer(client, alias, dead_letters=dead_letters or file, state=state)
     with show_progress() as progress:
         report = indexer.run(letters, progress)
@@ -53,18 +50,3 @@ def retry(
         from esvector.cli.app import EXIT_REJECTED
 
         sys.exit(EXIT_REJECTED)
-
-
-def _check_target(client: Elasticsearch, alias: str) -> None:
-    """See that the records can only go into the live index: of a version that is being built they would be all."""
-    from esvector.errors import IndexingError
-    from esvector.index.reembed import live_target
-    from esvector.index.target import find_targets
-
-    live_target(client, alias)
-    for target in find_targets(client, alias):
-        if target.passport.state == "building" and not target.live:
-            raise IndexingError(
-                f"{target.index} is unfinished: an interrupted run has not completed it",
-                f"run its command again first; if nobody needs it: esvector prune {alias} --unfinished",
-            )

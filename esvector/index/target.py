@@ -111,11 +111,16 @@ def find_targets(client: Elasticsearch, alias: str) -> list[Target]:
 def choose_target(
     targets: Sequence[Target], making: Making, same_encoder: Callable[[Passport], bool], *, rebuild: bool
 ) -> Target | None:
-    """Return the unfinished version to go on with, else the live one to update; None when a new one has to be built.
+    """Return the live version to update, else the unfinished one to go on with; None when a new one has to be built.
 
-    Only one that was made by the same encoder and options will do, and with ``rebuild`` not the live one.
+    Only one that was made by the same encoder and options will do, and with ``rebuild`` not the live one. The live one
+    comes first: a source may be a part of what is in it, and of an unfinished version it would be all.
     """
     live = next((target for target in targets if target.live), None)
+    if live is not None and not rebuild:
+        if _alike(making, live) and same_encoder(live.passport):
+            return live
+        _log.info("%s was made by another encoder or with other options: a new version is built", live.index)
     for target in targets:
         if target is live:
             break
@@ -123,11 +128,6 @@ def choose_target(
         unserved = target.passport.state == "building" or target.loading
         if unserved and _alike(making, target) and same_encoder(target.passport):
             return target
-    if live is None or rebuild:
-        return None
-    if _alike(making, live) and same_encoder(live.passport):
-        return live
-    _log.info("%s was made by another encoder or with other options: a new version is built", live.index)
     return None
 
 

@@ -12,11 +12,12 @@ import pytest
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
-from esvector import Indexer, read_documents
+from esvector import EncoderProfile, Indexer, read_documents
 from esvector.errors import HopelessInputError, InterruptedRun, SourceChangedError
 from esvector.index.versions import list_versions, live_index
 from esvector.types import IndexReport, Progress
 from tests.support.encoders import HashEncoder
+from tests.support.models import symmetric
 
 Records = list[Any]
 IN_FLIGHT = 16 * 1024  # documents: windows in the channels and the hands of the stages
@@ -185,3 +186,27 @@ def test_a_hopeless_build_leaves_nothing_behind(es: Elasticsearch, alias: str, i
     with pytest.raises(HopelessInputError):
         indexer.run([{"id": str(n), "text": "fine" if n < 1100 else ""} for n in range(10_000)])
     assert list_versions(es, alias) == []
+
+
+@pytest.mark.parametrize("encoder_stated", [True, False])
+def test_a_part_of_the_source_goes_into_the_live_index_beside_an_unfinished_version(
+    es: Elasticsearch, alias: str, tmp_path: Path, encoder_stated: bool
+) -> None:
+    """An unfinished version would have this part only, and be of another encoder where none is stated."""
+    one, two = (EncoderProfile(str(symmetric(tmp_path / name, seed=seed))) for name, seed in (("one", 1), ("two", 2)))
+    records = papers(30, bad_every=100)[1:]
+    stated: dict[str, Any] = {"state": tmp_path / "state", "dead_letters": tmp_path / "dead.jsonl"}
+    Indexer(es, alias, profile=one, **stated).run(records)
+
+    def interrupt(now: Progress) -> None:
+        if now.phase == "verifying":
+            raise KeyboardInterrupt
+
+    unfinished = {"profile": one, "rebuild": True} if encoder_stated else {"profile": two}
+    with pytest.raises(InterruptedRun):
+        Indexer(es, alias, **unfinished, **stated).run(records, interrupt)  # type: ignore[arg-type]
+    known = {"profile": one} if encoder_stated else {}
+    report = Indexer(es, alias, **known, **stated).run(records[:3])  # type: ignore[arg-type]
+    assert (report.index, report.unchanged) == (f"{alias}-000001", 3)
+    assert es.count(index=alias)["count"] == 29
+    assert Indexer(es, alias, **unfinished, **stated).run(records).index == f"{alias}-000002"  # type: ignore[arg-type]
