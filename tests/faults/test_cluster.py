@@ -23,6 +23,8 @@ ALIAS = "kept"
 INDEX = f"{ALIAS}-000001"
 FIRST = papers(6000)
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:

@@ -13,6 +13,8 @@ from tests.support.cluster import Cluster, RealNode, Server, real_node, three_no
 
 INDEX = "kept-000001"
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
