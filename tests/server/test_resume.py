@@ -209,4 +209,4 @@ def test_a_part_of_the_source_goes_into_the_live_index_beside_an_unfinished_vers
     report = Indexer(es, alias, **known, **stated).run(records[:3])  # type: ignore[arg-type]
     assert (report.index, report.unchanged) == (f"{alias}-000001", 3)
     assert es.count(index=alias)["count"] == 29
-    assert Indexer(es, alias, **unfinished, **stated).run(records).index == f"{alias}-000002"  # type: ignore[arg-type]
+    assert Indexer(es, alias, **unfinished, **stated).run(records).index == f"{alias}-000002"
