@@ -197,7 +197,7 @@ def test_the_same_encoder_under_another_name_is_accepted(es: Elasticsearch, sear
 
 
 def test_a_search_follows_the_alias_to_a_new_version(es: Elasticsearch, alias: str, tmp_path: Any) -> None:
-    indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+    indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl", rebuild=True)
     indexer.run([{"id": "old", "text": "old text"}])
     searcher = Searcher(es, alias, encoder=HashEncoder())
     assert [hit.id for hit in searcher.search("old text")] == ["old"]
