@@ -51,6 +51,7 @@ def killed_at(job: Job, points: list[str]) -> Iterator[str]:
         yield point
 
 
+@pytest.mark.nightly
 def test_a_build_killed_between_every_two_of_its_steps(job: Job, es: Elasticsearch, alias: str) -> None:
     ledger = Ledger(job)
     points = [
@@ -83,6 +84,7 @@ def test_a_build_killed_between_every_two_of_its_steps(job: Job, es: Elasticsear
     assert ledger.encoded_in_vain(RECORDS) == []
 
 
+@pytest.mark.nightly
 def test_an_update_killed_between_every_two_of_its_steps(job: Job, es: Elasticsearch, alias: str) -> None:
     """Readers find every document at any moment, as it was or as it will be."""
     first_load(es, alias, job.folder, RECORDS)
@@ -124,6 +126,7 @@ def test_an_update_killed_between_every_two_of_its_steps(job: Job, es: Elasticse
     assert not es.indices.exists_alias(name=f"{alias}-000001-loading")
 
 
+@pytest.mark.nightly
 def test_a_reembedding_killed_between_every_two_of_its_steps(job: Job, es: Elasticsearch, alias: str) -> None:
     first_load(es, alias, job.folder, RECORDS)
     before = live_index(es, alias)

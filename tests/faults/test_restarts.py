@@ -20,6 +20,8 @@ from tests.support.proxy import Proxy
 
 RECORDS = papers(6000)
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[RealNode]:
