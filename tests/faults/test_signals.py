@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -117,24 +115,3 @@ def test_a_second_signal_ends_it_at_once(job: Job, es: Elasticsearch) -> None:
             running.send(signal.SIGTERM)
             ended(running, AT_ONCE)
     finish(job, es)
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"])
-def test_the_command_line_says_which_signal_it_was(
-    server_url: str, es: Elasticsearch, alias: str, tmp_path: Path, number: signal.Signals, status: int
-) -> None:
-    write_source(tmp_path / "papers.jsonl", papers(2500))
-    command = [sys.executable, "-m", "esvector", "index", "papers.jsonl", "--into", alias]
-    command += ["--model", "all-MiniLM-L6-v2", "--state", "state", "--grace", "0"]
-    environ = os.environ | {"ESVECTOR_URL": server_url}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: list(tmp_path.glob("state/*/checkpoint")) or process.poll() is not None, 120)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=AT_ONCE + 30)
-    assert process.returncode == status, said
-    assert "run the same command again" in said
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "that an interrupted run has settled" in done.stderr
-    es.indices.refresh(index=alias)
-    assert es.count(index=alias)["count"] == 2500
