@@ -204,7 +204,7 @@ def test_a_part_of_the_source_goes_into_the_live_index_beside_an_unfinished_vers
 
     unfinished = {"profile": one, "rebuild": True} if encoder_stated else {"profile": two}
     with pytest.raises(InterruptedRun):
-        Indexer(es, alias, **unfinished, **stated).run(records, interrupt)  # type: ignore[arg-type]
+        Indexer(es, alias, **unfinished, **stated).run(records, interrupt)
     known = {"profile": one} if encoder_stated else {}
     report = Indexer(es, alias, **known, **stated).run(records[:3])  # type: ignore[arg-type]
     assert (report.index, report.unchanged) == (f"{alias}-000001", 3)
