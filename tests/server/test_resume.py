@@ -20,7 +20,6 @@ from tests.support.encoders import HashEncoder
 from tests.support.models import symmetric
 
 Records = list[Any]
-IN_FLIGHT = 16 * 1024  # documents: windows in the channels and the hands of the stages
 
 
 class CountingEncoder(HashEncoder):
