@@ -42,9 +42,13 @@ class Repeating:
             late = outcome is None or time.monotonic() - began >= self._policy.deadline(outcome)
             return late or self._stopping.is_set()
 
+        def wait(state: tenacity.RetryCallState) -> float:
+            outcome = _outcome(state.outcome.exception() if state.outcome else None)
+            return 0.0 if outcome is None else self._policy.wait(outcome, state)
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: _outcome(error) is not None),
-            wait=tenacity.wait_random_exponential(self._policy.first_wait, self._policy.longest_wait),
+            wait=wait,
             stop=too_long,
             sleep=tenacity.sleep_using_event(self._stopping),
             reraise=True,

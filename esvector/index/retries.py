@@ -18,8 +18,9 @@ class RetryPolicy:
     """How long to keep trying, in seconds, for each kind of trouble; ``give_up_after`` sets all of them at once.
 
     A time counts from when that trouble began and starts anew with every document that gets through. Waits between
-    two attempts grow from ``first_wait`` to ``longest_wait``, with full jitter; a blocked index is asked every
-    ``probe_every``. ``unreachable``: no connection. ``unanswered``: connections break, answers are lost or not
+    two attempts grow from ``first_wait`` to ``longest_wait``, with full jitter, where the server has too much to do,
+    and to ``longest_absence`` where it is away: knocking costs it nothing then, and every second after its return is
+    lost. A blocked index is asked every ``probe_every``. ``unreachable``: no connection. ``unanswered``: connections break, answers are lost or not
     understood. ``busy``: queues are full. ``memory``: a circuit breaker is open. ``trouble``: a shard or node is
     missing. ``blocked``: the index takes no writes, as over a full disk, which a person has to mend.
     """
@@ -33,6 +34,7 @@ class RetryPolicy:
     blocked: float = 3600.0
     first_wait: float = 0.5
     longest_wait: float = 30.0
+    longest_absence: float = 2.0
     probe_every: float = 5.0
     request_timeout: float = 120.0
 
@@ -41,6 +43,14 @@ class RetryPolicy:
         if self.give_up_after is not None:
             return self.give_up_after
         return float(getattr(self, outcome.patience))
+
+    def wait(self, outcome: Outcome, state: tenacity.RetryCallState) -> float:
+        """Return the seconds before the next attempt after ``outcome``, which has no other pause."""
+        longest = self.longest_wait if outcome in _TOO_MUCH else min(self.longest_wait, self.longest_absence)
+        return tenacity.wait_random_exponential(self.first_wait, longest)(state)
+
+
+_TOO_MUCH = (Outcome.BUSY, Outcome.BREAKER)
 
 
 class Trouble(Exception):
@@ -58,7 +68,6 @@ class Patience:
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
         self._began: dict[Outcome, float] = {}
-        self._exponential = tenacity.wait_random_exponential(policy.first_wait, policy.longest_wait)
 
     def renew(self) -> None:
         """Something went through: every clock starts anew."""
@@ -75,7 +84,8 @@ class Patience:
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         """Return the seconds before the next attempt; for a blocked index, the pause of all senders is the wait."""
-        return 0.0 if _trouble(state).outcome.action is Action.PAUSE else self._exponential(state)
+        outcome = _trouble(state).outcome
+        return 0.0 if outcome.action is Action.PAUSE else self._policy.wait(outcome, state)
 
 
 def _trouble(state: tenacity.RetryCallState) -> Trouble:

@@ -129,7 +129,7 @@ def test_a_server_that_stays_away_ends_the_run_after_its_own_deadline(alias: str
 
 def test_a_run_that_is_stopped_waits_for_nobody(alias: str) -> None:
     stopping = threading.Event()
-    patient = RetryPolicy(first_wait=1000, longest_wait=1000)
+    patient = RetryPolicy(first_wait=1000, longest_wait=1000, longest_absence=1000)
     with connect(f"http://127.0.0.1:{free_port()}", environ={}) as nobody, ThreadPoolExecutor(1) as pool:
         writer = BulkWriter(nobody, alias, retry=patient, stopping=stopping)
         result = pool.submit(write, writer, BATCH, threads=3)
