@@ -28,6 +28,7 @@ __all__ = [
     "bucket_ranges",
     "count_body",
     "exact_body",
+    "fullest_bucket",
     "is_quantized",
     "largest_bucket",
     "merge",
@@ -100,11 +101,16 @@ def largest_bucket(count: Count) -> int:
     Lucene 10.5.1 scans a segment with the share ``p`` of the shard when at most ``c*p + 16*sqrt(c*p*(1-p))`` of its
     vectors match, ``c`` being num_candidates. The worst case is a segment that holds nothing but all that match.
     """
+    return max(1, math.floor(_SPARE * fullest_bucket(count)))
+
+
+def fullest_bucket(count: Count) -> int:
+    """Return how many vectors of ``count`` are scanned for sure by one request."""
     if not count.vectors:
         return MAX_CANDIDATES
     share = min(1.0, count.vectors / (_DEAD * max(count.everything, count.vectors)))
     scanned = MAX_CANDIDATES * share + 16 * math.sqrt(MAX_CANDIDATES * share * (1 - share))
-    return max(1, math.floor(_SPARE * min(scanned, MAX_CANDIDATES)))
+    return max(1, math.floor(min(scanned, MAX_CANDIDATES)))
 
 
 def bucket_ranges(count: Count) -> list[dict[str, Any]]:
