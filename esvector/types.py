@@ -16,6 +16,7 @@ __all__ = [
     "Document",
     "Hit",
     "IndexReport",
+    "Leg",
     "Passage",
     "PassageOptions",
     "Progress",
@@ -97,16 +98,28 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Leg:
+    """One ranking that a hit took part in: its ``rank`` there, from 1, and its ``score`` there."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One search result: ``score`` is the model's own cosine or dot product, ``source`` the stored fields.
 
-    ``passage`` is there where documents were indexed in passages; the score is then that of the best one.
+    ``passage`` is there where documents were indexed in passages; the score is then that of the best one. ``legs`` are
+    the rankings that a hit of several took part in: "vector", "text", "rerank". ``highlights`` are the places of its
+    fields that the words of the query stand at.
     """
 
     id: str
     score: float
     source: Mapping[str, Any] = field(default_factory=dict)
     passage: Passage | None = None
+    legs: Mapping[str, Leg] = field(default_factory=dict)
+    highlights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
