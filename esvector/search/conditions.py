@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esvector.search.filters import Filter, compile_filter
+from esvector.search.filters import Filter, compile_filter, to_query
 from esvector.search.options import RawFilter
 from esvector.search.target import Target
 
@@ -32,7 +32,11 @@ class Conditions:
 
         Raises FilterError for what cannot be understood, or is not in the mapping.
         """
-        compiled: list[Clause] = [compile_filter(part, target.fields) for part in (scope, where) if part is not None]
+        compiled: list[Clause] = [
+            compile_filter(part, target.fields) if isinstance(part, str) else to_query(part, target.fields)
+            for part in (scope, where)
+            if part is not None
+        ]
         if raw is not None:
             compiled += [raw] if isinstance(raw, Mapping) else list(raw)
         return cls(tuple(compiled), tuple(compiled))

@@ -2,8 +2,9 @@
 
 Elasticsearch 9.5.3 has no exact query of its own for an indexed vector field. But a kNN search whose filter matches few
 vectors of a segment compares each of them (Lucene 10.5.1, ``AbstractKnnVectorQuery``): at most ``num_candidates``,
-scaled down to the segment's share of the shard. Which segments hold what matches is not known here, so documents are cut into
-buckets by their content hash, small enough that each is scanned wherever its documents are. All functions are pure:
+scaled down to the segment's share of the shard. Which segments hold what matches is not known here, so documents are
+cut into buckets by their content hash, small enough that each is scanned wherever its documents are. All functions are
+pure:
 
 1. ``count_body`` and ``read_counts``: how many documents and vectors match, of how many.
 2. ``bucket_ranges``: filters that cut them into buckets; if there are several, their counts, and ``split_range`` where

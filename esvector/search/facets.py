@@ -23,7 +23,8 @@ def check_facets(names: Sequence[str], fields: Mapping[str, FieldType]) -> dict[
         if field.type in _NO_FACET or field.exact is None:
             why = "is analysed text" if field.type == "text" else f"is of type {field.type}"
             raise FilterError(
-                f"the values of the field {name!r} cannot be counted: it {why}", "use a keyword, number, date or boolean"
+                f"the values of the field {name!r} cannot be counted: it {why}",
+                "use a keyword, number, date or boolean",
             )
         found[name] = field.exact
     return found

@@ -80,9 +80,7 @@ class Models:
                 if self._given is not None:
                     current = use_encoder(self._given, passport.encoder, probes)
                 else:
-                    current = open_query_encoder(
-                        passport.encoder, probes, device=self._device, cache=self._query_cache
-                    )
+                    current = open_query_encoder(passport.encoder, probes, device=self._device, cache=self._query_cache)
                 self._queries = current
             return current
 

@@ -75,4 +75,6 @@ def _candidates(options: SearchOptions, target: Target) -> tuple[int, str]:
         scaled = math.ceil(tuned.num_candidates * max(1.0, options.depth / tuned.k))
         found = "" if tuned.recall is None else f", with a recall of {tuned.recall:.3f}"
         return min(MAX_K, max(scaled, options.depth)), f"num_candidates is as tuned for k = {tuned.k}{found}"
-    return default_candidates(options.depth), "many match: the graph is searched, no less than three times as widely as k"
+    return default_candidates(
+        options.depth
+    ), "many match: the graph is searched, no less than three times as widely as k"

@@ -95,7 +95,7 @@ def results_of(
     queries: Sequence[str] | None,
     needs: list[Need],
 ) -> Steps[list[Results]]:
-    """The results for ``vectors`` and ``queries``, of which one may be missing; ``needs`` has what was needed so far."""
+    """The results for ``vectors`` and ``queries``, of which one may be missing, after what was needed so far."""
     options, target = question.options, question.target
     rankings: dict[str, list[list[Hit]]] = {}
     if vectors is not None and plan is not None:
@@ -123,7 +123,7 @@ def results_of(
 
 
 def mean_vector(vectors: Sequence[Sequence[float]], passport: Passport) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One vector for a document: (dims,) float32, the mean of its passages, of one weight each where directions count."""
+    """One vector for a document: (dims,) float32, the mean of its passages', of equal weight where directions count."""
     stored = np.asarray(vectors, np.float32)
     if passport.encoder.similarity != "dot" and len(stored) > 1:
         stored = unit_length(stored)
@@ -152,7 +152,7 @@ def _reranked(
     needs: list[Need],
 ) -> Steps[list[list[Hit]]]:
     assert options.rerank is not None  # noqa: S101  # asked for, or this is not called
-    first = [found[: options.rerank_depth] for found in hits]
+    first: list[Sequence[Hit]] = [found[: options.rerank_depth] for found in hits]
     need = Rerank(options.rerank, passport, list(queries), first)
     needs.append(need)
     ranked: list[list[Hit]] = yield need
@@ -202,20 +202,18 @@ def _selected(hits: list[Hit], options: SearchOptions) -> list[Hit]:
     return [replace(hit, source={n: v for n, v in hit.source.items() if n in kept}) for hit in hits]
 
 
-def _facets(
-    question: Question, shown: list[list[Hit]], queries: Sequence[str] | None
-) -> Steps[list[dict[str, Facet]]]:
+def _facets(question: Question, shown: list[list[Hit]], queries: Sequence[str] | None) -> Steps[list[dict[str, Facet]]]:
     options = question.options
     if not options.facets:
         return [{} for _ in shown]
     counted = check_facets(options.facets, question.target.fields)
     conditions = question.conditions.document
     if options.facets_of == "hits":
-        over = [[{"ids": {"values": [hit.id for hit in hits]}}] for hits in shown]
+        over: list[Sequence[Mapping[str, Any]]] = [[{"ids": {"values": [hit.id for hit in hits]}}] for hits in shown]
     elif options.mode == "text" and queries is not None:
         over = [[*conditions, words(query, question.target.searchable_text)] for query in queries]
     else:
-        over = [list(conditions)]
+        over = [conditions]
     answers = yield from ask(question, [facets_body(counted, each) for each in over])
     facets = [read_facets(counted, answer) for answer in answers]
     return facets if len(facets) == len(shown) else facets * len(shown)

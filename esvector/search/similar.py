@@ -53,7 +53,11 @@ def _check(like: Sequence[str], texts: Sequence[str], options: SearchOptions) ->
         raise ConfigError("there is no example of what to look for", "name a document, or give a text")
     if empty := [n for n, text in enumerate(texts) if not text.strip()]:
         raise ConfigError(f"text {empty[0] + 1} is empty", "write what documents should be like")
-    for name, asked in (("mode", options.by_text), ("rerank", options.rerank is not None), ("highlight", options.highlight)):
+    for name, asked in (
+        ("mode", options.by_text),
+        ("rerank", options.rerank is not None),
+        ("highlight", options.highlight),
+    ):
         if asked:
             raise ConfigError(
                 f"{name} needs the words of a query, and an example has none", "leave it out, or search by a query"

@@ -72,6 +72,7 @@ def find_fields(names: list[str], fields: Mapping[str, FieldType]) -> list[Field
             near = get_close_matches(name, fields, n=3)
             listed = ", ".join(list(fields)[:20])
             raise UnknownFieldError(
-                f"the index has no field {name!r}", f"Did you mean {' or '.join(near)}?" if near else f"It has: {listed}."
+                f"the index has no field {name!r}",
+                f"Did you mean {' or '.join(near)}?" if near else f"It has: {listed}.",
             )
     return [fields[name] for name in names]
