@@ -163,9 +163,12 @@ def check_shards(answer: Mapping[str, Any], *, allow_partial: bool = False) -> b
 
 
 def read_hits(answer: Mapping[str, Any], similarity: Similarity | None) -> list[Hit]:
-    """Return the hits of an answer, best first, equal scores ordered by id; without ``similarity`` scores are BM25."""
+    """Return the hits of an answer, best first; without ``similarity`` scores are BM25.
+
+    Equal ones stay as the server orders them: the same whether 10 or 20 are asked for, so that pages do not overlap.
+    """
     hits = [_hit(hit, similarity) for hit in answer["hits"]["hits"]]
-    return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+    return sorted(hits, key=lambda hit: -hit.score)
 
 
 def to_similarity(score: float, similarity: Similarity) -> float:
