@@ -33,6 +33,7 @@ EXIT_TERMINATED = 143
 
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
+    "duplicates": "esvector.cli.duplicates:duplicates",
     "estimate": "esvector.cli.estimate:estimate",
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -204,6 +205,32 @@ def test_what_is_judged_is_the_passage_else_what_was_encoded() -> None:
     assert judged_text(Hit("a", 1, {"year": 2020, "text": None}), PASSPORT) == ""
     plain = replace(PASSPORT, encoder=EncoderProfile("m"), text_fields=("text",))
     assert judged_text(Hit("a", 1, source), plain) == "Coal and iron."
+
+
+def test_a_name_without_an_organization_is_one_of_cross_encoder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As sentence-transformers takes it; out of the hub's cache, without a network."""
+    commit, repository = "1" * 40, tmp_path / "models--cross-encoder--tiny"
+    shutil.copytree(folder, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    expected = open_reranker(str(folder), "cpu").score(QUERY, TEXTS[:3])
+    for name in ("tiny", "cross-encoder/tiny"):
+        found = open_reranker(name, "cpu", revision=commit)
+        assert found.name == "cross-encoder/tiny"
+        assert np.array_equal(found.score(QUERY, TEXTS[:3]), expected)
+    with pytest.raises(EncoderError, match="cannot get the model cross-encoder/all-MiniLM-L6-v2"):
+        open_reranker("all-MiniLM-L6-v2", "cpu")
+
+
+def test_half_precision_is_near(folder: Path) -> None:
+    exact = open_reranker(str(folder), "cpu").score(QUERY, TEXTS)
+    half = open_reranker(str(folder), "cpu", dtype="bfloat16")
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
+    assert half.score(QUERY, TEXTS) == pytest.approx(exact, abs=0.1)
 
 
 def test_a_bi_encoder_given_by_mistake_is_refused(tmp_path: Path) -> None:
