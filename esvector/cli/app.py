@@ -34,6 +34,7 @@ EXIT_TERMINATED = 143
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
     "estimate": "esvector.cli.estimate:estimate",
+    "evaluate": "esvector.cli.evaluate:evaluate",
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
