@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -175,9 +176,12 @@ def _floors(minima: Sequence[str]) -> dict[str, float]:
     for said in minima:
         name, _, value = said.rpartition("=")
         try:
-            floors[str(parse_measures([name])[0])] = float(value)
-        except ValueError as error:
-            raise click.BadParameter(f"{said!r} is not like nDCG@10=0.64", param_hint="--min") from error
+            floor = float(value)
+        except ValueError:
+            floor = math.nan
+        if not math.isfinite(floor):
+            raise click.BadParameter(f"{said!r} is not like nDCG@10=0.64", param_hint="--min")
+        floors[str(parse_measures([name])[0])] = floor
     return floors
 
 
