@@ -24,6 +24,7 @@ from esvector.cli.progress import tell
 
 if TYPE_CHECKING:
     from esvector.evaluate import Comparison, Evaluation, Qrels, Queries
+    from esvector.search.searcher import Searcher
 
 __all__ = ["evaluate"]
 
@@ -123,7 +124,7 @@ def evaluate(
     For use in CI: the exit status is 1 below a --min, or where --not-worse-than names what is significantly better.
 
     \b
-    Examples:
+    Example:
       esvector evaluate papers --queries queries.jsonl --qrels qrels.tsv --run-out today.run
       esvector evaluate papers --beir scifact --min nDCG@10=0.64 --not-worse-than last.run
       esvector evaluate --run-in today.run --qrels qrels.tsv --compare-with last.run
@@ -134,13 +135,11 @@ def evaluate(
 
     asking = _Asking(url, k, device, query_cache, _given(mode, rerank, where, parse_raw_filter(raw_filter)))
     others = [name for name in dict.fromkeys((compare_with, not_worse_than)) if name]
-    _check_usage(alias, run_in, others, asking)
-    floors = _floors(minima)
-    collection = _read_collection(queries_file, qrels_file, beir, _measures(measures, floors))
+    _check_usage(alias, run_in, run_out, others, asking)
+    named, floors = _read_measures(measures, minima)
+    collection = _read_collection(queries_file, qrels_file, beir, named)
     baselines = {name: _evaluate(name, collection, asking) for name in others}
     judged = _evaluate(alias or str(run_in), collection, asking, is_run=run_in is not None)
-    if run_out:
-        write_run(run_out, judged.run)
     comparisons = {name: compare(judged, baseline) for name, baseline in baselines.items()}
     failures = list(_below(judged, floors))
     if not_worse_than:
@@ -149,6 +148,8 @@ def evaluate(
         alias or str(run_in), judged, collection.queries or {}, collection.qrels, baselines, comparisons, failures
     )
     print_report(report, per_query=per_query, alpha=alpha, as_json=wants_json(as_json))
+    if run_out:
+        write_run(run_out, judged.run)
     if failures:
         raise QualityError("; ".join(failures), "look at the queries that lost most: --per-query --json")
 
@@ -159,36 +160,38 @@ def _given(mode: str | None, rerank: str | None, where: str | None, raw: Any) ->
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _check_usage(alias: str | None, run_in: Path | None, others: Sequence[str], asking: _Asking) -> None:
+def _check_usage(
+    alias: str | None, run_in: Path | None, run_out: Path | None, others: Sequence[str], asking: _Asking
+) -> None:
     if (alias is None) == (run_in is None):
         raise click.UsageError("name ALIAS, or a run file to judge instead: --run-in FILE")
+    if run_out and not run_out.parent.is_dir():  # found now rather than after all the searching
+        raise click.BadParameter(f"there is no folder {run_out.parent}", param_hint="--run-out")
     searched = alias is not None or not all(Path(other).is_file() for other in others)
     how = [*asking.options, *(["k"] if asking.k else [])]
     if how and not searched:
         raise click.UsageError(f"{', '.join(how)}: these say how to search, but only run files are judged")
 
 
-def _floors(minima: Sequence[str]) -> dict[str, float]:
-    """Read each ``--min``, under the name that ir-measures gives its measure."""
-    from esvector.evaluate.measures import parse_measures
-
-    floors = {}
-    for said in minima:
-        name, _, value = said.rpartition("=")
-        try:
-            floor = float(value)
-        except ValueError:
-            floor = math.nan
-        if not math.isfinite(floor):
-            raise click.BadParameter(f"{said!r} is not like nDCG@10=0.64", param_hint="--min")
-        floors[str(parse_measures([name])[0])] = floor
-    return floors
-
-
-def _measures(said: str | None, floors: Mapping[str, float]) -> tuple[str, ...]:
+def _read_measures(said: str | None, minima: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, float]]]:
+    """Return the measures, those of ``--min`` included, and the floors, by the names that ir-measures gives them."""
     from esvector.evaluate.measures import DEFAULT_MEASURES, parse_measures
 
-    return tuple(map(str, parse_measures([*(DEFAULT_MEASURES if said is None else said).split(), *floors])))
+    floors = [_floor(minimum) for minimum in minima]
+    asked = (DEFAULT_MEASURES if said is None else said).split()
+    measures = parse_measures([*asked, *(name for name, _ in floors)])
+    return tuple(map(str, measures)), [(str(parse_measures([name])[0]), value) for name, value in floors]
+
+
+def _floor(said: str) -> tuple[str, float]:
+    name, _, value = said.rpartition("=")
+    try:
+        floor = float(value)
+    except ValueError:
+        floor = math.nan
+    if not name or not math.isfinite(floor):
+        raise click.BadParameter(f"{said!r} is not like nDCG@10=0.64", param_hint="--min")
+    return name, floor
 
 
 def _read_collection(
@@ -214,6 +217,8 @@ def _evaluate(name: str, collection: _Collection, asking: _Asking, *, is_run: bo
     if collection.queries is None:
         raise click.UsageError("name the queries: --queries FILE, or --beir FOLDER with both")
     searcher = Searcher(open_client(asking.url), name, device=asking.device, query_cache=asking.query_cache)
+    if is_run is None:
+        _refuse_neither(searcher)
     with _show_progress(name) as progress:
         return evaluate(
             searcher,
@@ -226,8 +231,18 @@ def _evaluate(name: str, collection: _Collection, asking: _Asking, *, is_run: bo
         )
 
 
-def _below(judged: Evaluation, floors: Mapping[str, float]) -> Iterator[str]:
-    for measure, floor in floors.items():
+def _refuse_neither(searcher: Searcher) -> None:
+    """Of what may be a file or an index, say that it is neither."""
+    from esvector.errors import ConfigError, IndexNotFoundError
+
+    try:
+        _ = searcher.target
+    except IndexNotFoundError as error:
+        raise ConfigError(f"no file is named {searcher.alias}, and {error.message}", "check the name") from error
+
+
+def _below(judged: Evaluation, floors: Sequence[tuple[str, float]]) -> Iterator[str]:
+    for measure, floor in floors:
         if judged.values[measure] < floor:
             yield f"{measure} is {judged.values[measure]:.4f}, below the {floor:g} of --min"
 

@@ -43,7 +43,7 @@ def print_report(report: Report, *, per_query: bool, alpha: float, as_json: bool
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, emoji=False, highlight=False)  # what is printed is others' text
     measures = _table(report.name, "", "!value")
     for measure, value in report.judged.values.items():
         measures.add_row(measure, f"{value:.4f}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +48,15 @@ class Counts:
     missing: int | None = None
 
     def remarks(self) -> list[str]:
-        """Return a sentence about each count that makes the measures say less than they seem to."""
+        """Return a line about each count that makes the measures say less than they seem to."""
         said = (
-            (self.unjudged, "queries have no judgements, and are left out"),
-            (self.unasked, "queries of the judgements were not asked, and are left out"),
-            (self.irrelevant, "judged queries have no relevant document, and count 0 whatever they find"),
-            (self.empty, "judged queries found nothing, and count 0"),
-            (self.missing, "relevant documents are not in the index, so that nothing can find them"),
+            ("queries without judgements, left out", self.unjudged),
+            ("queries of the judgements that were not asked, left out", self.unasked),
+            ("judged queries without a relevant document, which count 0 whatever they find", self.irrelevant),
+            ("judged queries that found nothing, which count 0", self.empty),
+            ("relevant documents that are not in the index, so that nothing finds them", self.missing),
         )
-        return [f"{count:,} {sentence}" for count, sentence in said if count]
+        return [f"{what}: {count:,}" for what, count in said if count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +112,14 @@ def evaluate(
     named = parse_measures(measures)
     asked = {query: text for query, text in queries.items() if query in qrels}
     _refuse_none(asked, queries, qrels)
-    missing, further = None, []
     if isinstance(search, Searcher):
-        missing = _count_missing(search, {query: qrels[query] for query in asked})
-        k = hits_needed(named) if k is None else k
-        search = partial(search.search, k=k, **(options or {}))
-        further = _too_few(named, k)
-    elif options:
-        raise ConfigError(f"the options {', '.join(options)} are for a Searcher", "bind them to the search itself")
+        wanted = hits_needed(named) if k is None else k
+        missing, further = _count_missing(search, {query: qrels[query] for query in asked}), _too_few(named, wanted)
+        search = _with_options(search, wanted, options or {})
+    elif options or k is not None:
+        raise ConfigError("k and options are for a Searcher", "let the function that searches have its own")
+    else:
+        missing, further = None, []
     run = _search_all(search, asked, progress or (lambda _done, _total: None))
     return _judge(run, queries, qrels, named, missing, further)
 
@@ -139,7 +138,7 @@ def judge(
     named, given = parse_measures(measures), dict.fromkeys(run if queries is None else queries)
     _refuse_none([query for query in given if query in qrels], given, qrels)
     others = len(run.keys() - given.keys())
-    further = [f"{others:,} queries of the run are none of the queries, and are left out"] if others else []
+    further = [f"queries of the run that are none of the queries, left out: {others:,}"] if others else []
     return _judge(run, given if queries is not None else [*given, *qrels], qrels, named, None, further)
 
 
@@ -167,6 +166,13 @@ def _judge(
         missing=missing,
     )
     return Evaluation(values, by_query, run, counts, (*counts.remarks(), *further))
+
+
+def _with_options(searcher: Searcher, k: int, options: Mapping[str, Any]) -> Search:
+    def search(texts: Sequence[str]) -> list[list[Hit]]:
+        return searcher.search(texts, k=k, **options)
+
+    return search
 
 
 def _search_all(search: Search, queries: Queries, progress: Callable[[int, int], None]) -> dict[str, dict[str, float]]:

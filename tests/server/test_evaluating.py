@@ -1,4 +1,4 @@
-"""``esvector evaluate`` on a real Elasticsearch with the real packaged model, and the examples of docs/evaluation.md."""
+"""``esvector evaluate`` on a real Elasticsearch with the packaged model, and the examples of docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -111,6 +111,9 @@ def test_filter_and_k_are_those_of_the_search(server_url: str, papers: str) -> N
 def test_two_versions_of_an_index_are_compared(server_url: str, papers: str) -> None:
     report = found(server_url, papers, "--beir", "collection", "--not-worse-than", "papers-000001")
     assert [one["difference"] for one in report["comparisons"]["papers-000001"]] == [0, 0, 0]
+    neither = run_command(server_url, "evaluate", papers, "--beir", "collection", "--compare-with", "typo.run")
+    assert neither.exit_code == 2
+    assert "no file is named typo.run, and there is no index typo.run" in neither.stderr
     failed = found(server_url, papers, "--beir", "collection", "--min", "P@1=0.8", status=1)
     assert failed["failures"] == ["P@1 is 0.7500, below the 0.8 of --min"]
 
@@ -126,7 +129,7 @@ def test_judgements_of_documents_that_are_not_there(es: Elasticsearch, alias: st
     counted = evaluate(searcher, queries, qrels, "AP")
     assert counted.counts.missing == 3
     assert counted.remarks == (
-        "3 relevant documents are not in the index, so that nothing can find them",
+        "relevant documents that are not in the index, so that nothing finds them: 3",
         "AP has no cutoff: it sees the first 100 hits",
     )
     with pytest.raises(ConfigError, match=r"none of the 1 relevant documents is in .*: the judgements name 'star'"):

@@ -93,18 +93,25 @@ def test_people_get_tables_and_the_worst_queries(show: Run) -> None:
     assert ["q19", "1.0000", "text", "19"] in everything
 
 
+def test_markup_in_the_text_of_others_is_text(show: Run) -> None:
+    Path("odd.tsv").write_text("q0\t[/b] [red]x :smile:\n")
+    result = show("--run-in", "good.run", "--qrels", "qrels.tsv", "--queries", "odd.tsv", "--measures", "RR")
+    assert result.exit_code == 0, result.output
+    assert "[/b] [red]x :smile:" in result.stdout
+
+
 def test_remarks_are_seen_by_programs_and_people(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("few.jsonl").write_text('{"_id": "q0", "text": "x"}\n{"_id": "new", "text": "y"}\n')
     args = ("--run-in", "good.run", "--qrels", "qrels.tsv", "--queries", "few.jsonl")
     result = run(*args)
     assert found(result)["remarks"] == [
-        "1 queries have no judgements, and are left out",
-        "19 queries of the judgements were not asked, and are left out",
-        "19 queries of the run are none of the queries, and are left out",
+        "queries without judgements, left out: 1",
+        "queries of the judgements that were not asked, left out: 19",
+        "queries of the run that are none of the queries, left out: 19",
     ]
-    assert "19 queries of the judgements were not asked" in result.stderr
+    assert "queries of the judgements that were not asked, left out: 19" in result.stderr
     monkeypatch.setattr(esvector.cli.evaluate, "wants_json", lambda as_json: as_json)
-    assert "19 queries of the judgements were not asked" in run(*args).stdout
+    assert "queries of the judgements that were not asked, left out: 19" in run(*args).stdout
 
 
 def test_two_runs_are_compared(show: Run) -> None:
@@ -161,6 +168,8 @@ def test_a_run_file_can_be_written_over_the_one_it_is_compared_with(run: Run) ->
         (["papers", "--qrels", "qrels.tsv"], 2, "name the queries: --queries FILE"),
         (["papers", "--beir", "."], 4, "http://127.0.0.1:1"),
         (["--run-in", "good.run", "--beir", ".", "--measures", "foo R@5 bar"], 2, "no such measure: foo, bar"),
+        (["--run-in", "good.run", "--beir", ".", "--measures", "foo", "--min", "bar=1"], 2, "measure: foo, bar"),
+        (["--run-in", "good.run", "--beir", ".", "--min", "=1"], 2, "'=1' is not like nDCG@10=0.64"),
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1"], 2, "'P@1' is not like nDCG@10=0.64"),
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1=x"], 2, "'P@1=x' is not like nDCG@10=0.64"),
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1=nan"], 2, "'P@1=nan' is not like nDCG@10=0.64"),
@@ -168,6 +177,7 @@ def test_a_run_file_can_be_written_over_the_one_it_is_compared_with(run: Run) ->
         (["--run-in", "qrels.tsv", "--beir", "."], 1, "qrels.tsv:1: 3 columns"),
         (["--run-in", "no.run", "--beir", "."], 2, "no.run"),
         (["papers", "--beir", ".", "-k", "0"], 2, "-k"),
+        (["papers", "--beir", ".", "--run-out", "nowhere/x.run"], 2, "there is no folder nowhere"),
     ],
 )
 def test_what_cannot_be_evaluated(run: Run, args: list[str], status: int, said: str) -> None:

@@ -59,8 +59,8 @@ def test_what_is_left_out_or_cannot_be_found_is_counted_and_said() -> None:
     assert (counts.judged, counts.unjudged, counts.unasked, counts.irrelevant, counts.empty) == (4, 1, 1, 1, 1)
     assert (counts.relevant, counts.missing) == (4, None)
     assert found.values == {"RR": (1 + 1 / 2 + 0 + 0) / 4}
-    assert [remark.split(" ")[0] for remark in found.remarks] == ["1"] * 5
-    assert "queries of the run are none of the queries" in found.remarks[-1]
+    assert [remark.split(": ")[1] for remark in found.remarks] == ["1"] * 5
+    assert "queries of the run that are none of the queries" in found.remarks[-1]
     alone = judge(RUN | {"q9": {"a": 1.0}}, qrels, "RR")
     assert (alone.counts.judged, alone.counts.unjudged, alone.counts.unasked, alone.counts.empty) == (5, 1, 0, 3)
 
@@ -131,8 +131,10 @@ def test_a_search_that_finds_a_document_twice_is_refused() -> None:
 
 
 def test_options_without_a_searcher_are_refused_rather_than_ignored() -> None:
-    with pytest.raises(ConfigError, match="the options where are for a Searcher"):
+    with pytest.raises(ConfigError, match="k and options are for a Searcher"):
         evaluate(lambda _: [[]], {"q": "x"}, {"q": {"a": 1}}, options={"where": "year > 2000"})
+    with pytest.raises(ConfigError, match="k and options are for a Searcher"):
+        evaluate(lambda _: [[]], {"q": "x"}, {"q": {"a": 1}}, k=5)
 
 
 def test_the_worst_queries() -> None:
