@@ -79,7 +79,7 @@ def _parse(name: str) -> Any:  # noqa: ANN401  # ir-measures has no types
     cutoff = measure.params.get("cutoff", 1)
     pipeline = _pipeline()
     # A cutoff below 1 makes trec_eval's code crash the process. Counts such as NumRet have no mean.
-    if isinstance(cutoff, bool) or not 1 <= cutoff <= _MAX_CUTOFF or not pipeline.supports(measure):
+    if not 1 <= cutoff <= _MAX_CUTOFF or not pipeline.supports(measure):
         raise ValueError
     if not isinstance(measure.aggregator(), ir_measures.MeanAgg):
         raise ValueError
