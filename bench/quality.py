@@ -1,95 +1,172 @@
-"""nDCG@10 of exact search on a BEIR folder, and of searching it through Elasticsearch with the same encoder.
+"""How good each way of searching is, on BEIR folders, against exact search with the same encoder.
 
-The folder has corpus.jsonl, queries.jsonl and qrels.tsv. Both sides are judged by ir-measures.
+A folder has corpus.jsonl, queries.jsonl and qrels.tsv. Exact is a product of matrices in numpy, without Elasticsearch;
+all sides are judged by esvector.evaluate. ``--write docs/quality.md`` puts the tables into that page.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import ir_measures
+import common
 import numpy as np
-import orjson
 from elasticsearch import Elasticsearch
-from ingest import server
-from ir_measures import Qrel, ScoredDoc
 
-from esvector import EncoderProfile, Indexer, Searcher, read_documents
+from esvector import EncoderProfile, Hit, Searcher, read_documents
+from esvector.client import describe_server
 from esvector.encode.encoder import ModelEncoder
 from esvector.encode.loading import load_encoder
+from esvector.evaluate import Comparison, Evaluation, compare, evaluate, find_beir, read_qrels, read_queries
+from esvector.types import Record
 
 ALIAS = "bench-quality"
-MEASURES = [ir_measures.parse_measure(name) for name in ("nDCG@10", "R@10", "RR@10")]
+MEASURES = ("nDCG@10", "R@10", "RR@10")  # of the 10 hits that a search gives without being told
+BEGIN, END = "<!-- bench/quality.py writes from here -->", "<!-- to here -->"
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way of searching, and how it compares with exact search; None for that itself."""
+
+    name: str
+    found: Evaluation
+    against_exact: tuple[Comparison, ...] | None
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", default="sentence-transformers/all-MiniLM-L6-v2", show_default=True)
+@click.option("--reranker", help="Cross-encoder to rank again with, by name or folder [default: none].")
+@click.option("--modes", default="vector text hybrid", show_default=True, help="Modes of the search to measure.")
+@click.option("--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Page for the tables.")
 @click.option("--url", help="Address of Elasticsearch [default: a throw-away local node].")
-@click.option("--tolerance", default=0.005, show_default=True, help="Largest loss of nDCG@10 that is accepted.")
+@click.option("--tolerance", default=0.003, show_default=True, help="Largest loss of nDCG@10 by the default search.")
 @click.option("--exact-only", is_flag=True, help="Without Elasticsearch.")
 @click.option("--titles/--no-titles", default=True, show_default=True, help="Encode title and text, or the text.")
-def main(folder: Path, model: str, url: str | None, tolerance: float, exact_only: bool, titles: bool) -> None:
-    """Print each side; exit with 1 when the search loses more nDCG@10 than --tolerance."""
-    queries = [orjson.loads(line) for line in (folder / "queries.jsonl").read_bytes().splitlines()]
-    documents = [orjson.loads(line) for line in (folder / "corpus.jsonl").read_bytes().splitlines()]
-    qrels = list(read_qrels(folder / "qrels.tsv"))
+def main(
+    folders: tuple[Path, ...],
+    model: str,
+    reranker: str | None,
+    modes: str,
+    write: Path | None,
+    url: str | None,
+    tolerance: float,
+    exact_only: bool,
+    titles: bool,
+) -> None:
+    """Print a table for each folder; exit with 1 when the default search loses more nDCG@10 than --tolerance."""
     encoder = load_encoder(EncoderProfile(model))
     fields = ("title", "text") if titles else ("text",)
-    sides = {"exact": judge(qrels, search_exactly(encoder, queries, documents, fields))}
-    if not exact_only:
-        with server(url) as client:
-            sides["esvector"] = judge(qrels, search_server(client, encoder, queries, folder, fields))
-    for name, values in sides.items():
-        print(f"{name:9} " + "  ".join(f"{measure} {values[measure]:.4f}" for measure in MEASURES))
-    loss = sides["exact"][MEASURES[0]] - sides.get("esvector", sides["exact"])[MEASURES[0]]
-    print(f"loss of nDCG@10: {loss:+.4f} (accepted: {tolerance})")
-    raise SystemExit(int(loss > tolerance))
+    if exact_only:
+        for folder in folders:
+            print(table(folder, [Side("exact", judge(folder, exact_search(folder, encoder, fields)), None)]))
+        return
+    ways = {mode: {} if mode == "vector" else {"mode": mode} for mode in modes.split()}
+    if reranker:
+        ways |= {f"{way}, re-ranked": options | {"rerank": reranker} for way, options in ways.items()}
+    with common.server(url) as (client, _):
+        about = f"{Path(model).name}, Elasticsearch {describe_server(client)}. " + about_reranking(reranker)
+        measured = {folder: measure(folder, client, encoder, fields, ways) for folder in folders}
+    page = "\n\n".join([about, *(table(folder, sides) for folder, sides in measured.items())])
+    print(page)
+    if write:
+        before, rest = write.read_text(encoding="utf-8").split(BEGIN)
+        write.write_text(f"{before}{BEGIN}\n{page}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    raise SystemExit(int(any(loss(sides) > tolerance for sides in measured.values())))
 
 
-def search_exactly(
-    encoder: ModelEncoder, queries: list[Any], documents: list[Any], fields: tuple[str, ...]
-) -> list[ScoredDoc]:
-    """Rank every document for every query by brute force."""
-    parts = [tuple((document.get(field) or "").strip() for field in fields) for document in documents]
-    vectors = encoder.encode_document([encoder.profile.join(part) for part in parts])
-    scores = encoder.encode_query([query["text"] for query in queries]) @ vectors.T
-    return [
-        ScoredDoc(query["_id"], documents[row]["_id"], float(line[row]))
-        for query, line in zip(queries, scores, strict=True)
-        for row in np.argsort(-line)[:10]
-    ]
+def about_reranking(reranker: str | None) -> str:
+    """Say what ranked again, or that nothing did."""
+    if reranker:
+        return f"Re-ranked by {Path(reranker).name}."
+    return "Re-ranking was not measured: no cross-encoder was at hand (`--reranker`)."
 
 
-def search_server(
-    client: Elasticsearch, encoder: ModelEncoder, queries: list[Any], folder: Path, fields: tuple[str, ...]
-) -> list[ScoredDoc]:
-    """Index the folder, and search it as an application would."""
-    indexer = Indexer(client, ALIAS, encoder=encoder, text_fields=fields, dead_letters=folder.name + ".dead.jsonl")
-    report = indexer.run(read_documents(folder / "corpus.jsonl"))
-    print(f"{report.indexed} of {report.read} documents indexed, {report.truncated} truncated")
-    found = Searcher(client, ALIAS).search([query["text"] for query in queries], k=10)
-    client.indices.delete(index=report.index)
-    return [
-        ScoredDoc(query["_id"], hit.id, hit.score) for query, hits in zip(queries, found, strict=True) for hit in hits
-    ]
+def measure(
+    folder: Path,
+    client: Elasticsearch,
+    encoder: ModelEncoder,
+    fields: tuple[str, ...],
+    ways: dict[str, dict[str, Any]],
+) -> list[Side]:
+    """Index ``folder`` and search it in each of the ``ways``, as an application would."""
+    exact = judge(folder, exact_search(folder, encoder, fields))
+    sides = [Side("exact", exact, None)]
+    with common.folder() as scratch:
+        report = common.indexer(client, ALIAS, encoder, scratch, text_fields=fields).run(read_documents(corpus(folder)))
+    assert report.indexed == report.read, report
+    for way, options in ways.items():
+        found = judge(folder, Searcher(client, ALIAS), options)
+        sides.append(Side(f"{way} (default)" if not options else way, found, compare(found, exact)))
+    common.forget(client, ALIAS)
+    return sides
 
 
-def judge(qrels: list[Qrel], run: list[ScoredDoc]) -> dict[ir_measures.Measure, float]:
-    """Mean of each measure over the queries."""
-    return dict(ir_measures.calc_aggregate(MEASURES, qrels, run))
+def judge(
+    folder: Path,
+    search: Searcher | Callable[[Sequence[str]], list[list[Hit]]],
+    options: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Search for the queries of ``folder``."""
+    queries, qrels = find_beir(folder)
+    return evaluate(search, read_queries(queries), read_qrels(qrels), MEASURES, options=options)
 
 
-def read_qrels(path: Path) -> Iterator[Qrel]:
-    """Read judgements: query id, document id, relevance, with a header line."""
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.reader(file, delimiter="\t"):
-            if row and row[-1].lstrip("-").isdigit():
-                yield Qrel(row[0], row[1], int(row[2]))
+def exact_search(
+    folder: Path, encoder: ModelEncoder, fields: tuple[str, ...]
+) -> Callable[[Sequence[str]], list[list[Hit]]]:
+    """Return a search that compares every document with every query by brute force."""
+    ids, texts = [], []
+    for record in records(folder):
+        ids.append(str(record["_id"]))
+        texts.append(encoder.profile.join(tuple((record.get(field) or "").strip() for field in fields)))
+    vectors = encoder.encode_document(texts)
+
+    def search(queries: Sequence[str]) -> list[list[Hit]]:
+        scores = encoder.encode_query(queries) @ vectors.T
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+        return [[Hit(ids[i], float(line[i])) for i in row] for line, row in zip(scores, best, strict=True)]
+
+    return search
+
+
+def records(folder: Path) -> Iterator[Any]:
+    """Fields of each document."""
+    for record in read_documents(corpus(folder)):
+        assert isinstance(record, Record), record
+        yield record.fields
+
+
+def corpus(folder: Path) -> Path:
+    """File of the documents."""
+    plain = folder / "corpus.jsonl"
+    return plain if plain.exists() else folder / "corpus.jsonl.gz"
+
+
+def table(folder: Path, sides: list[Side]) -> str:
+    """Markdown: a row for each way of searching."""
+    counts = sides[0].found.counts
+    head = f"**{folder.name}**: {counts.judged:,} queries, {sum(1 for _ in records(folder)):,} documents"
+    lines = [f"| | {' | '.join(MEASURES)} | {MEASURES[0]} against exact | p |", "|---|" + "---|" * (len(MEASURES) + 2)]
+    for side in sides:
+        values = " | ".join(f"{side.found.values[measure]:.4f}" for measure in MEASURES)
+        against = " | "
+        if side.against_exact:
+            first = side.against_exact[0]
+            p = "< 0.001" if first.p < 0.001 else f"{first.p:.3f}"
+            against = f"{first.difference:+.4f} | {p}"
+        lines.append(f"| {side.name} | {values} | {against} |")
+    return "\n".join([head, "", *lines])
+
+
+def loss(sides: list[Side]) -> float:
+    """What the default search loses of the first measure; nothing where it was not measured."""
+    exact = sides[0].found.values[MEASURES[0]]
+    return max((exact - side.found.values[MEASURES[0]] for side in sides if side.name.endswith("(default)")), default=0)
 
 
 if __name__ == "__main__":

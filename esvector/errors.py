@@ -26,6 +26,7 @@
     │   ├── FilterError                 a filter expression cannot be understood (has ``position``)
     │   │   └── UnknownFieldError       it names a field that the mapping does not have
     │   └── PartialResultsError         some shards failed or ran out of time
+    ├── QualityError            a search is not as good as was demanded
     └── NodeError               the local node cannot be fetched, started or stopped
 
 An error says what happened and which value it was; ``remedy`` says what to do. Errors of the Elasticsearch client pass
@@ -55,6 +56,7 @@ __all__ = [
     "NodeError",
     "NotElasticsearchError",
     "PartialResultsError",
+    "QualityError",
     "SearchError",
     "ServerUnreachableError",
     "ServerVersionError",
@@ -172,6 +174,10 @@ class UnknownFieldError(FilterError):
 
 class PartialResultsError(SearchError):
     """Some shards failed or ran out of time, so the result would not be complete."""
+
+
+class QualityError(EsvectorError):
+    """A search is not as good as was demanded."""
 
 
 class NodeError(EsvectorError):

@@ -35,6 +35,7 @@ _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
     "duplicates": "esvector.cli.duplicates:duplicates",
     "estimate": "esvector.cli.estimate:estimate",
+    "evaluate": "esvector.cli.evaluate:evaluate",
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
