@@ -55,19 +55,15 @@ def duplicates(
     Example:
       esvector duplicates papers --min-score 0.95 --where "year >= 2020"
     """
-    from esvector.search.duplicates import clusters, find_pairs
-    from esvector.search.filters import compile_filter
+    from esvector.search.duplicates import clusters
     from esvector.search.searcher import Searcher
 
-    client = open_client(url)
-    target = Searcher(client, alias).target
-    raw = parse_raw_filter(raw_filter) or []
-    filters = [raw] if isinstance(raw, dict) else list(raw)
-    if where is not None:
-        filters.append(compile_filter(where, target.fields))
-    show = None if wants_json(as_json) else _texts(client, alias, target.passport.text_fields)
+    searcher = Searcher(open_client(url), alias)
+    raw = parse_raw_filter(raw_filter)
+    text_fields = searcher.target.passport.text_fields
+    show = None if wants_json(as_json) else _texts(searcher.client, alias, text_fields)
     count = _Count()
-    with closing(find_pairs(client, alias, target.passport, min_score, filters=filters, progress=count.note)) as pairs:
+    with closing(searcher.duplicates(min_score, where=where, filter=raw, progress=count.note)) as pairs:
         if by_cluster:
             found = clusters(count(pairs))
             _print_clusters(found[:limit], show)

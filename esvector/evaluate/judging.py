@@ -170,7 +170,7 @@ def _judge(
 
 def _with_options(searcher: Searcher, k: int, options: Mapping[str, Any]) -> Search:
     def search(texts: Sequence[str]) -> list[list[Hit]]:
-        return searcher.search(texts, k=k, **options)
+        return list(searcher.search(texts, k=k, **options))
 
     return search
 
@@ -214,7 +214,7 @@ def _count_missing(searcher: Searcher, qrels: Qrels) -> int:
             f"none of the {len(relevant):,} relevant documents is in {index}: the judgements name {relevant[0]!r}",
             "judgements must name documents by the ids they are indexed under (see 'esvector index --id')",
         )
-    return len(relevant) - there
+    return len(relevant) - int(there)
 
 
 def _too_few(measures: Iterable[Any], k: int) -> list[str]:

@@ -12,7 +12,8 @@ from esvector.client import error_reason, explain_errors
 from esvector.encode.profile import Similarity
 from esvector.errors import ConfigError, IndexNotFoundError, SearchError
 from esvector.passport import Passport
-from esvector.search.requests import MAX_K, read_hits, read_vectors
+from esvector.search.options import MAX_K
+from esvector.search.requests import read_hits, read_vectors
 from esvector.types import Hit
 
 if TYPE_CHECKING:

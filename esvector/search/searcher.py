@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from esvector.client import error_reason, explain_errors
 from esvector.encode.encoder import Encoder
 from esvector.errors import ConfigError, IndexNotFoundError, SearchError
-from esvector.search.conditions import Where
+from esvector.search.conditions import Conditions, Where
+from esvector.search.duplicates import Pair, find_pairs
 from esvector.search.models import Models
 from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
-from esvector.search.options import SearchKeywords, SearchOptions
+from esvector.search.options import RawFilter, SearchKeywords, SearchOptions
 from esvector.search.rerank import Reranker
 from esvector.search.results import Results
 from esvector.search.searching import search_steps
@@ -112,6 +113,26 @@ class Searcher:
             self.alias, as_list(like), as_list(unlike), as_list(text), SearchOptions(**options), self.scope
         )
         return self._run(steps)
+
+    def duplicates(
+        self,
+        min_score: float = 0.9,
+        *,
+        where: Where = None,
+        filter: RawFilter = None,  # noqa: A002  # the word of Elasticsearch's own API
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Generator[Pair]:
+        """Find the pairs of documents whose vectors are at least so similar, each pair once, as they are found.
+
+        ``min_score`` is a cosine or a dot product; both documents of a pair match the filters. ``progress`` is told how
+        many documents are compared, of how many. ``esvector.search.duplicates.clusters`` makes clusters of the pairs.
+        Raises as ``find_pairs`` there does, and FilterError.
+        """
+        target = self.target
+        conditions = Conditions.of(target, self.scope, where, filter)
+        return find_pairs(
+            self.client, self.alias, target.passport, min_score, filters=conditions.document, progress=progress
+        )
 
     def request(self, query: str, **options: Unpack[SearchKeywords]) -> dict[str, Any]:
         """Return the body that ``search`` would send, to look at or to send yourself.

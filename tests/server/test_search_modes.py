@@ -16,6 +16,7 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 
 from esvector import AsyncSearcher, Indexer, Searcher
 from esvector.errors import ConfigError, DocumentNotFoundError, FilterError, IndexNotFoundError, UnknownFieldError
+from esvector.search.options import SearchKeywords
 from esvector.search.plan import EXACT_UP_TO
 from tests.support.encoders import HashEncoder
 
@@ -215,20 +216,26 @@ def test_an_explanation_can_be_pasted_and_tells_where_time_went(searcher: Search
 
 
 def test_the_body_of_a_request_is_what_would_be_sent(searcher: Searcher, es: Elasticsearch) -> None:
-    for options in ({}, {"where": "rare = true"}, {"mode": "exact"}, {"mode": "text"}):
-        body = searcher.request("river", k=4, **options)  # type: ignore[arg-type]
+    asked: list[SearchKeywords] = [{"k": 4}, {"k": 4, "where": "rare = true"}, {"k": 4, "mode": "text"}]
+    for options in asked:
+        body = searcher.request("river", **options)
         found = [hit["_id"] for hit in es.search(index=ALIAS, body=body)["hits"]["hits"]]
-        if options.get("mode") != "exact":  # whose first request is one of several
-            assert found == [hit.id for hit in searcher.search("river", k=4, **options)]  # type: ignore[arg-type]
+        assert found == [hit.id for hit in searcher.search("river", **options)]
     with pytest.raises(ConfigError, match="two requests"):
         searcher.request("river", mode="hybrid")
 
 
 def test_many_queries_are_answered_as_each_alone(searcher: Searcher) -> None:
     queries = ["river", "engine harbour", "lantern"]
-    for options in ({}, {"mode": "hybrid"}, {"mode": "exact"}, {"where": "rare = true", "facets": ["venue"]}):
-        together = searcher.search(queries, k=5, **options)  # type: ignore[arg-type]
-        alone = [searcher.search(query, k=5, **options) for query in queries]  # type: ignore[arg-type]
+    asked: list[SearchKeywords] = [
+        {"k": 5},
+        {"k": 5, "mode": "hybrid"},
+        {"k": 5, "mode": "exact"},
+        {"k": 5, "where": "rare = true", "facets": ["venue"]},
+    ]
+    for options in asked:
+        together = searcher.search(queries, **options)
+        alone = [searcher.search(query, **options) for query in queries]
         assert together == alone
         assert [found.facets for found in together] == [found.facets for found in alone]
 
@@ -251,23 +258,24 @@ def test_several_examples_are_searched_for_together(searcher: Searcher, vectors:
 def test_a_text_is_an_example(searcher: Searcher, records: Any) -> None:
     text = f"{records[42]['title']} {records[42]['text']}"
     hit = searcher.similar(text=text, k=1)[0]
-    assert (hit.id, hit.score) == ("d42", pytest.approx(1, abs=1e-6))
+    assert hit.id == "d42"
+    assert hit.score == pytest.approx(1, abs=1e-6)
 
 
 def test_a_scope_holds_in_every_way_of_asking(es: Elasticsearch, index: str) -> None:
     tenant = Searcher(es, index, encoder=HashEncoder(DIMS), scope="tenant = t3")
-    asked: list[dict[str, Any]] = [
-        {},
-        {"mode": "exact"},
-        {"mode": "text"},
-        {"mode": "hybrid"},
-        {"where": "tenant = t3 or tenant = t4 or not tenant = t3"},
-        {"filter": {"bool": {"should": [{"match_all": {}}], "minimum_should_match": 0}}},
-        {"filter": [{"match_all": {}}]},
-        {"diversity": 0.5},
+    asked: list[SearchKeywords] = [
+        {"k": 30},
+        {"k": 30, "mode": "exact"},
+        {"k": 30, "mode": "text"},
+        {"k": 30, "mode": "hybrid"},
+        {"k": 30, "where": "tenant = t3 or tenant = t4 or not tenant = t3"},
+        {"k": 30, "filter": {"bool": {"should": [{"match_all": {}}], "minimum_should_match": 0}}},
+        {"k": 30, "filter": [{"match_all": {}}]},
+        {"k": 30, "diversity": 0.5},
     ]
     for options in asked:
-        hits = tenant.search("river stone", k=30, **options)
+        hits = tenant.search("river stone", **options)
         assert {hit.source["tenant"] for hit in hits} == {"t3"}, options
     assert tenant.search("river", k=3, where="tenant = t4") == []
     facets = tenant.search("river", facets=["tenant"]).facets
