@@ -192,11 +192,11 @@ def cross_encoder(
 ) -> Path:
     """A model that reads two texts together and gives the pair one score (or label), in the layout of transformers."""
     config = {**_bert_config(), "num_labels": labels}
+    head: PreTrainedModel
     if kind == "bert":
-        return _save_plain(
-            _drawn(BertForSequenceClassification(BertConfig(**config)), seed), _fast_tokenizer(max_length), folder
-        )
-    head = RobertaForSequenceClassification(RobertaConfig(**config))
+        head = BertForSequenceClassification(BertConfig(**config))
+    else:
+        head = RobertaForSequenceClassification(RobertaConfig(**config))
     return _save_plain(_drawn(head, seed), _fast_tokenizer(max_length), folder)
 
 
