@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from esvector.index.retries import RetryPolicy
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
+    from esvector.search.filter_field import Field
     from esvector.search.searcher import Searcher
     from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
 
@@ -27,6 +28,7 @@ __all__ = [
     "Encoder",
     "EncoderProfile",
     "EsvectorError",
+    "Field",
     "Hit",
     "IndexReport",
     "Indexer",
@@ -47,6 +49,7 @@ _HOMES = {
     "Encoder": "esvector.encode.encoder",
     "EncoderProfile": "esvector.encode.profile",
     "EsvectorError": "esvector.errors",
+    "Field": "esvector.search.filter_field",
     "Hit": "esvector.types",
     "IndexReport": "esvector.types",
     "Indexer": "esvector.index.indexer",
