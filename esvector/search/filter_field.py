@@ -93,5 +93,7 @@ class Field:
 
 def _several(values: Iterable[Value]) -> Iterable[Value]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise FilterError(f"a {type(values).__name__} is not a list of values", 'Write it like Field("venue").isin(["ACL", "EMNLP"]).')
+        raise FilterError(
+            f"a {type(values).__name__} is not a list of values", 'Write it like Field("venue").isin(["ACL", "EMNLP"]).'
+        )
     return values

@@ -103,7 +103,8 @@ def clause_of(tree: Filter, place: Place, level: int = 1) -> dict[str, Any]:
         case _ if _is_named(node):
             return _leaf(node, place)
     raise FilterError(
-        f"{str(node)[:60]} is not a part of a filter", "Build it of Field(...) and its comparisons, &, | and ~."
+        f"a {type(node).__name__} such as this is not a part of a filter",
+        "Build it of Field(...), its comparisons, &, | and ~; names of fields are strings, lists of values tuples.",
     )
 
 

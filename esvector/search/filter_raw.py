@@ -18,7 +18,7 @@ MAX_RAW_LEVELS = 24
 MAX_RAW_VALUES = 100_000
 MAX_RAW_CHARACTERS = 1_000_000
 # A query inside a query is an object in an object, and the innermost one holds up to three: range, field, bounds.
-_OBJECTS_DEEP = 2 * MAX_RAW_LEVELS + 2
+_OBJECTS_DEEP = 2 * MAX_RAW_LEVELS + 1
 
 # Of Elasticsearch 9.5. Not `wrapper`, which hides a query in base64, nor `pinned` and `rule`, which are no conditions.
 _QUERIES = frozenset(
@@ -94,7 +94,9 @@ def _copied(given: Mapping[Any, Any], path: str, depth: int, budget: _Budget) ->
     made: dict[str, Any] = {}
     for key, value in list(given.items()):
         if not isinstance(key, str):
-            raise FilterError(f"{path} has the key {str(key)[:60]!r}, which is not a string", "Keys of JSON are strings.")
+            raise FilterError(
+                f"{path} has the key {str(key)[:60]!r}, which is not a string", "Keys of JSON are strings."
+            )
         _refuse(key, value, path)
         name = _text(key, path, budget)
         made[name] = _value(value, f"{path}.{name[:60]}", depth, budget)
@@ -137,16 +139,24 @@ def _scalar(given: object, path: str) -> str | int | float | bool | None:
     match given:
         case None | True | False:
             return given
-        case Integral():
+        case Integral() if -(2**1023) < given < 2**1023:  # Python writes no longer ones than 4,300 digits
             return int(given)
-        case Real() if math.isfinite(given):
+        case Real() if _is_finite(given):
             return float(given)
         case date():
             return given.isoformat()
+    shown = f" {float(given)}" if isinstance(given, float) else ""
     raise FilterError(
-        f"{path} is {str(given)[:60]!r} of type {type(given).__name__}, which is no JSON value",
+        f"{path} is a {type(given).__name__}{shown}, which is no JSON value",
         "Values are strings, finite numbers, true, false, null, dates, lists and objects.",
     )
+
+
+def _is_finite(number: Real) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _text(given: str, path: str, budget: _Budget) -> str:

@@ -158,12 +158,8 @@ def literal(value: Value) -> Literal:
             return Literal(str.__str__(given))
         case bool():
             return Literal("true" if given else "false")
-        case Integral():
-            return Literal(int.__repr__(int(given)))
-        case Decimal():
-            return Literal(str(given))
-        case Real():
-            return Literal(float.__repr__(float(given)))
+        case Integral() | Real() | Decimal():
+            return Literal(_number(given))
         case date():
             return Literal(given.isoformat())
         case None:
@@ -176,6 +172,22 @@ def literal(value: Value) -> Literal:
                 f"a filter cannot compare with a value of type {type(given).__name__}",
                 "A value is a string, a number, true or false, a date or a datetime; for several, use a Membership.",
             )
+
+
+def _number(given: Integral | Real | Decimal) -> str:
+    try:
+        match given:
+            case Decimal():
+                return Decimal.__str__(given)
+            case Integral():
+                return int.__repr__(int(given))
+            case _:
+                return float.__repr__(float(given))
+    except (OverflowError, ValueError):
+        raise FilterError(
+            f"a filter cannot compare with a {type(given).__name__} of so many digits",
+            "Numbers up to about 1e308 can be written.",
+        ) from None
 
 
 def flat(kind: type[And] | type[Or], tree: Filter) -> Iterator[Filter]:
