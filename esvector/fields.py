@@ -19,8 +19,8 @@ class FieldType:
     is the field to compare whole values on: itself, the keyword sub-field of a text field, or None where there is none.
     ``ignore_above`` is the longest value of ``exact`` that is indexed, in UTF-16 code units. ``searchable`` is False
     where neither an index nor doc values were asked for, so that no query can find a value, and ``indexed`` where
-    ``exact`` has doc values alone. ``nested`` is the path of the nested field that it is inside of, the innermost one: each object
-    of that is a document of its own, which only a ``nested`` query reaches.
+    ``exact`` has doc values alone. ``nested`` is the innermost nested field around it, each object of which is a
+    document of its own that only a ``nested`` query reaches.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Query DSL that a user passes as it is: looked at before it is sent, and copied, so that what was looked at is sent."""
+"""Query DSL that a user passes as it is: looked at, and copied, so that what was looked at is what is sent."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ MAX_RAW_CHARACTERS = 1_000_000
 _OBJECTS_DEEP = 2 * MAX_RAW_LEVELS + 1
 
 # Of Elasticsearch 9.5. Not `wrapper`, which hides a query in base64, nor `pinned` and `rule`, which are no conditions.
-_QUERIES = frozenset(
-    """
-    bool boosting combined_fields constant_score dis_max distance_feature exists field_masking_span function_score fuzzy
-    geo_bounding_box geo_distance geo_grid geo_polygon geo_shape has_child has_parent ids intervals knn match match_all
-    match_bool_prefix match_none match_phrase match_phrase_prefix more_like_this multi_match nested parent_id percolate
-    prefix query_string range rank_feature regexp script script_score semantic shape simple_query_string
-    span_containing span_first span_multi span_near span_not span_or span_term span_within sparse_vector term terms
-    terms_set weighted_tokens wildcard
-    """.split()
-)
+# fmt: off
+_QUERIES = frozenset({
+     "bool", "boosting", "combined_fields", "constant_score", "dis_max", "distance_feature", "exists",
+     "field_masking_span", "function_score", "fuzzy", "geo_bounding_box", "geo_distance", "geo_grid", "geo_polygon",
+     "geo_shape", "has_child", "has_parent", "ids", "intervals", "knn", "match", "match_all", "match_bool_prefix",
+     "match_none", "match_phrase", "match_phrase_prefix", "more_like_this", "multi_match", "nested", "parent_id",
+     "percolate", "prefix", "query_string", "range", "rank_feature", "regexp", "script", "script_score", "semantic",
+     "shape", "simple_query_string", "span_containing", "span_first", "span_multi", "span_near", "span_not", "span_or",
+     "span_term", "span_within", "sparse_vector", "term", "terms", "terms_set", "weighted_tokens", "wildcard",
+})
+# fmt: on
 
 
 def read_raw(given: Raw | None) -> list[dict[str, Any]]:
@@ -94,9 +95,7 @@ def _copied(given: Mapping[Any, Any], path: str, depth: int, budget: _Budget) ->
     made: dict[str, Any] = {}
     for key, value in list(given.items()):
         if not isinstance(key, str):
-            raise FilterError(
-                f"{path} has the key {str(key)[:60]!r}, which is not a string", "Keys of JSON are strings."
-            )
+            raise FilterError(f"{path} has a key of type {type(key).__name__}", "Keys of JSON are strings.")
         _refuse(key, value, path)
         name = _text(key, path, budget)
         made[name] = _value(value, f"{path}.{name[:60]}", depth, budget)
@@ -118,8 +117,8 @@ def _value(given: object, path: str, depth: int, budget: _Budget) -> Any:  # noq
             return _text(given, path, budget)
         case Mapping() | list() | tuple() if depth >= _OBJECTS_DEEP:
             raise FilterError(
-                f"{path[:200]}...: the filter is deeper than {MAX_RAW_LEVELS} queries, which Elasticsearch does not take",
-                "Write it flatter.",
+                f"{path[:200]}...: the filter is deeper than {MAX_RAW_LEVELS} queries",
+                "Write it flatter: Elasticsearch takes 30, and what is around a filter has some of them.",
             )
         case Mapping():
             budget.spend(path)

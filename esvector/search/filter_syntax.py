@@ -1,4 +1,4 @@
-"""Reading a filter expression: the grammar, and what to say where it breaks."""
+"""Reading a filter expression: the grammar, and the tree that is made of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from esvector.errors import FilterError
+from esvector.search.filter_messages import located, syntax_error
 from esvector.search.filter_tree import (
     And,
     Comparison,
@@ -24,9 +25,8 @@ from esvector.search.filter_tree import (
 
 if TYPE_CHECKING:
     from lark import Lark, Token
-    from lark.exceptions import UnexpectedInput
 
-__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "explained", "located", "parse_expression"]
+__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "explained", "parse_expression"]
 
 MAX_CHARACTERS = 100_000
 MAX_DEPTH = 50
@@ -76,41 +76,6 @@ WORD: /{_BARE}+/
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
 
-_MISSING_FIELD = (
-    "Start a condition with a field: year >= 2020. A name with odd characters goes in backticks: `my field` = 1."
-)
-_MISSING_OPERATOR = (
-    "After a field comes a comparison (= != < <= > >=), startswith, in (...) or has all (...): year >= 2020, "
-    "venue in ('ACL', 'EMNLP'). "
-    "To ask whether there is a value, write: exists doi, or: missing doi."
-)
-_MISSING_VALUE = (
-    "Compare with a value: year >= 2020. Quote one with spaces or other special characters: venue = 'New York'."
-)
-_MISSING_JOINT = (
-    "Join conditions with and, or: year >= 2020 and venue = ACL. "
-    "Quote a value with spaces or other special characters: venue = 'New York'."
-)
-_MISSING_LIST = "Write the values in parentheses, with commas between: venue in ('ACL', 'EMNLP')."
-_MISSING_OBJECT = (
-    "After any and a nested field come the conditions that one of its objects satisfies: any authors (name = 'X'). "
-    "A field that is itself called any goes in backticks."
-)
-_UNCLOSED_QUOTE = (
-    r"Close it with the same quote; a quote inside is written with a backslash: title = 'Alzheimer\'s disease'."
-)
-
-# What could have come next decides what to say; the first row with a terminal that was possible is used.
-_EXPLANATIONS = (
-    ("_AND", "expected and, or, or the end", _MISSING_JOINT),
-    ("OPERATOR", "expected a comparison", _MISSING_OPERATOR),
-    ("NAME", "expected a field", _MISSING_FIELD),
-    ("STRING", "expected a value", _MISSING_VALUE),
-    ("_COMMA", "expected a comma or a closing parenthesis", _MISSING_LIST),
-    ("_WITHIN", "expected conditions in parentheses", _MISSING_OBJECT),
-    ("_OPEN", "expected a list of values in parentheses", _MISSING_LIST),
-)
-
 
 def parse_expression(expression: str) -> Filter:
     """The tree of ``expression``, with the place of every field and value.
@@ -130,7 +95,7 @@ def parse_expression(expression: str) -> Filter:
         # One embedded builder and an automaton: no recursion, whatever the nesting.
         tree: Filter = _parser().parse(expression)  # type: ignore[assignment]
     except UnexpectedInput as error:
-        raise located(_explained(error, expression), expression) from None
+        raise located(syntax_error(error, expression), expression) from None
     except FilterError as error:
         raise located(error, expression) from None
     _check_depth(tree, expression)
@@ -156,19 +121,6 @@ def explained(where: str | Filter) -> Iterator[Filter]:
             f"a {type(where).__name__} is not a filter",
             'Write an expression, year >= 2020, or build one: Field("year") >= 2020.',
         )
-
-
-def located(error: FilterError, expression: str) -> FilterError:
-    """``error`` with a caret under its place in ``expression``; unchanged if it has no place."""
-    if error.position is None:
-        return error
-    at = error.position
-    start = max(expression.rfind("\n", 0, at) + 1, at - 70)
-    end = min(len(expression), at + 40)
-    line = "".join(c if c.isprintable() else " " for c in expression[start:end].split("\n")[0])
-    return type(error)(
-        f"{error.message} (at character {at})\n  {line}\n  {' ' * (at - start)}^", error.remedy, error.position
-    )
 
 
 @cache
@@ -277,32 +229,3 @@ def _check_depth(tree: Filter, expression: str) -> None:
                     node.position,
                 )
                 raise located(error, expression)
-
-
-def _explained(error: UnexpectedInput, expression: str) -> FilterError:
-    from lark.exceptions import UnexpectedToken
-
-    if not expression.strip():
-        return FilterError("the filter is empty", "Write a condition: year >= 2020 and venue in ('ACL', 'EMNLP').", 0)
-    if isinstance(error, UnexpectedToken):
-        at_end, at, possible = error.token.type == "$END", error.token.start_pos or 0, set(error.expected)
-    else:
-        at_end, at, possible = False, error.pos_in_stream or 0, set(getattr(error, "allowed", None) or ())
-    if at_end:
-        at = len(expression)
-    elif possible & {"'": {"STRING"}, '"': {"STRING"}, "`": {"NAME"}}.get(expression[at], set()):
-        return FilterError("this quote is not closed", _UNCLOSED_QUOTE, at)
-    found = "the filter ends here" if at_end else f"found {_excerpt(expression, at)!r}"
-    if at_end and "_CLOSE" in possible:
-        return FilterError("a parenthesis is not closed", "Write as many ) as (: (year = 2020 or year = 2021).", at)
-    if "$END" in possible and expression[at] == ")":
-        return FilterError("this parenthesis closes nothing", "Write as many ( as ): (year = 2020 or year = 2021).", at)
-    for terminal, message, remedy in _EXPLANATIONS:
-        if terminal in possible:
-            return FilterError(f"{message}; {found}", remedy, at)
-    return FilterError(f"the filter cannot be read; {found}", _MISSING_JOINT, at)
-
-
-def _excerpt(expression: str, at: int) -> str:
-    words = expression[at : at + 40].split()
-    return words[0][:20] if words else expression[at]

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from esvector.errors import FilterError
 from esvector.fields import FieldType
 from esvector.search.filter_field import Field
 from esvector.search.filter_query import build_query
@@ -63,8 +62,8 @@ def parse(expression: str) -> Filter:
 def to_query(tree: Filter, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """The query that is true for exactly the documents that ``tree`` is true for; ``fields`` is from ``field_types``.
 
-    It is made of ``term``, ``terms``, ``range``, ``prefix``, ``exists``, ``nested``, ``match_none`` and ``bool`` only, and
-    does not score.
+    It is made of ``term``, ``terms``, ``range``, ``prefix``, ``exists``, ``nested``, ``match_none`` and ``bool`` only,
+    and does not score.
 
     Raises UnknownFieldError, with near names, for a field that is not in ``fields``, and FilterError for a field or
     value that cannot be compared so and for a tree that is larger than Elasticsearch takes.

@@ -30,29 +30,44 @@ from esvector.search.filters import (
 )
 
 # Names that mean something to Elasticsearch, to a language, or to whoever puts texts together.
-NAMES = ["*", "_all", "_id", "_source", "_index", "_nested_path", "_field_names", "_routing", "tenan*", "tenant.*",
-         "__proto__", "constructor", "prototype", "$where", "tenant\x00", "tenant ", " tenant", "TENANT", "ten\u200bant",
-         "\u202etnanet", "tenant\ud800", "teńant", "", ".", "..", "tenant.", ".tenant", "tenant.keyword.keyword",
-         "tenant'", 'tenant"', "tenant`", "tenant\\", "tenant)", "(tenant", "tenant:b", "tenant^2", "{}", '{"match_all":{}}',
-         "bool", "should", "query", "and", "or", "not", "any", "tenant=b", "x" * 5000, "authors", "authors.*", "passages",
-         "papers.title", "authors.papers", "../tenant", "${tenant}", "{{tenant}}", "vector", "%74enant", "\n"]  # fmt: skip
+# fmt: off
+NAMES = [
+    "*", "_all", "_id", "_source", "_index", "_nested_path", "_field_names", "_routing", "tenan*", "tenant.*",
+    "__proto__", "constructor", "prototype", "$where", "tenant\x00", "tenant ", " tenant", "TENANT", "ten\u200bant",
+    "\u202etnanet", "tenant\ud800", "teńant", "", ".", "..", "tenant.", ".tenant", "tenant.keyword.keyword",
+    "tenant'", 'tenant"', "tenant`", "tenant\\", "tenant)", "(tenant", "tenant:b", "tenant^2", "{}",
+    '{"match_all":{}}', "bool", "should", "query", "and", "or", "not", "any", "tenant=b", "x" * 5000, "authors",
+    "authors.*", "passages", "papers.title", "authors.papers", "../tenant", "${tenant}", "{{tenant}}", "vector",
+    "%74enant", "\n",
+]
+# fmt: on
 
 # Texts that mean something to a parser, a pattern, a serializer or a number.
-TEXTS = ["*", "?", "a*", ".*", "[a-z]+", "a|b", "~a", "@", "#", "&", "<1-9>", "*:*", "tenant:b", "tenant:(a OR b)", "+tenant:b",
-         "a OR tenant:b", "b~2", "a^9", "NOT a", "_exists_:tenant", "b' or tenant = 'b", "' or ''='", "') or (tenant = 'b",
-         'b" or tenant = "b', '"}}', '"}},{"match_all":{}}', '{"match_all":{}}', '{"query":{"match_all":{}}}', "[]", "{}",
-         '["a","b"]', "b\\", "\\", "\\'", "\\u0022", "\\\\'", "a\x00b", "\x00", "a\nb", "a\r\nb", "\u2028", "\u202eb", "\u200b",
-         "\ufeffa", "\ud800", "\udfff\ud800", "a\udc00", "é", "é", "ﬀ", "İ", "😀", "null", "NULL", "undefined", "true", "False",
-         "NaN", "Infinity", "-Infinity", "1e999999999", "-1e999999999", "1e-999999999", "9" * 5000, "0x1f", "0b1", "1_000",
-         "１２３", "٣", "1,5", "--1", "+-1", "9223372036854775808", "-9223372036854775809", "1e400", ".", "1e", "0" * 400 + "1",
-         "now", "now-1d", "now/d", "now/d/d", "now-1d/d", "now+999999999y", "now-1", "now-1dd", "now||/d", "2020-01-01||+1M",
-         "now-1d||", "now/x", "now\n-1d", "2020-13-01", "9999-12-31T23:59:59.999Z", "10000-01-01", "-2020-01-01", "0000",
-         "10.0.0.0/8", "0.0.0.0/0", "::/0", "10.0.0.1/33", "1.2.3", "::ffff:0:0/0", "fe80::1%eth0", "10.0.0.0/-1", "a" * 40_000,
-         "", " ", "a", "b", "A", "../../b", "${b}", "{{b}}", "<script>", "';--", "1; DROP", "%27", "b%00", "a'/**/or/**/'", "`"]  # fmt: skip
+# fmt: off
+TEXTS = [
+    "*", "?", "a*", ".*", "[a-z]+", "a|b", "~a", "@", "#", "&", "<1-9>", "*:*", "tenant:b", "tenant:(a OR b)",
+    "+tenant:b", "a OR tenant:b", "b~2", "a^9", "NOT a", "_exists_:tenant", "b' or tenant = 'b", "' or ''='",
+    "') or (tenant = 'b", 'b" or tenant = "b', '"}}', '"}},{"match_all":{}}', '{"match_all":{}}',
+    '{"query":{"match_all":{}}}', "[]", "{}", '["a","b"]', "b\\", "\\", "\\'", "\\u0022", "\\\\'", "a\x00b", "\x00",
+    "a\nb", "a\r\nb", "\u2028", "\u202eb", "\u200b", "\ufeffa", "\ud800", "\udfff\ud800", "a\udc00", "é", "é", "ﬀ",
+    "İ", "😀", "null", "NULL", "undefined", "true", "False", "NaN", "Infinity", "-Infinity", "1e999999999",
+    "-1e999999999", "1e-999999999", "9" * 5000, "0x1f", "0b1", "1_000", "\uff11\uff12\uff13", "1,5", "--1", "+-1",
+    "9223372036854775808", "-9223372036854775809", "1e400", ".", "1e", "0" * 400 + "1", "now", "now-1d", "now/d",
+    "now/d/d", "now-1d/d", "now+999999999y", "now-1", "now-1dd", "now||/d", "2020-01-01||+1M", "now-1d||", "now/x",
+    "now\n-1d", "2020-13-01", "9999-12-31T23:59:59.999Z", "10000-01-01", "-2020-01-01", "0000", "10.0.0.0/8",
+    "0.0.0.0/0", "::/0", "10.0.0.1/33", "1.2.3", "::ffff:0:0/0", "fe80::1%eth0", "10.0.0.0/-1", "a" * 40_000, "", " ",
+    "a", "b", "A", "../../b", "${b}", "{{b}}", "<script>", "';--", "1; DROP", "%27", "b%00", "a'/**/or/**/'", "`",
+]
+# fmt: on
 
-_PIECES = ["and", "or", "not", "in", "any", "exists", "missing", "startswith", "has all", "=", "==", "!=", "<", ">=", "(", ")",
-           ",", "'", '"', "`", "\\", "tenant", "authors", "name", "venue", "year", "1", "'b'", "*", "&&", "||", ":", "{", "}",
-           "match_all", "--", "#", "/*", "$", "%", "~", "null", "now/d", "\x00", "\u202e", "\ud800", "\n", "'", "("]  # fmt: skip
+# fmt: off
+_PIECES = [
+    "and", "or", "not", "in", "any", "exists", "missing", "startswith", "has all", "=", "==", "!=", "<", ">=", "(",
+    ")", ",", "'", '"', "`", "\\", "tenant", "authors", "name", "venue", "year", "1", "'b'", "*", "&&", "||", ":",
+    "{", "}", "match_all", "--", "#", "/*", "$", "%", "~", "null", "now/d", "\x00", "\u202e", "\ud800", "\n", "'",
+    "(",
+]
+# fmt: on
 
 _VALUES: list[Callable[[random.Random], Any]] = [
     lambda rng: rng.choice(TEXTS),

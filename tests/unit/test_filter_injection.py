@@ -88,8 +88,9 @@ def test_a_quoted_text_is_compared_with_as_it_is(field: str, text: str) -> None:
     try:
         query = compile_filter(f"{field} = {quoted(text)}", FIELDS)
     except FilterError as error:
-        assert "bytes" in error.remedy or "surrogates" in error.remedy or "ignore_above" in error.remedy
-        return
+        if "bytes" in error.remedy or "surrogates" in error.remedy or "ignore_above" in error.remedy:
+            return
+        raise
     clause = query["nested"]["query"] if "nested" in query else query
     assert clause == {"term": {FIELDS[field].exact: text}}
 

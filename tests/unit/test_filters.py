@@ -374,7 +374,7 @@ def test_an_unknown_field_lists_near_names(name: str, near: str) -> None:
         ("published >= now/d-1d", 13, "does not fit", "the rounding last"),
         ("published >= now||/d", 16, "found '||/d'", "and, or"),
         ("published in (now-1d, now-d)", 22, "does not fit", "now-1M/M"),
-        ("published >= now-١d", 13, "does not fit", "now-1M/M"),
+        ("published >= now-\u0661d", 13, "does not fit", "now-1M/M"),
         ("published >= now-9999y", 13, "does not fit", "5,000 years before now"),
         ("seen >= now-51y", 8, "does not fit", "50 years before now"),
         ("seen < now+150y+51y", 7, "does not fit", "200 years after it"),
