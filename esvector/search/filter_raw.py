@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from esvector.errors import FilterError
 
-__all__ = ["MAX_RAW_CHARACTERS", "MAX_RAW_LEVELS", "MAX_RAW_VALUES", "Raw", "read_raw"]
+__all__ = ["MAX_RAW_CHARACTERS", "MAX_RAW_LEVELS", "MAX_RAW_VALUES", "Raw", "read_raw", "refuse_lookups"]
 
 Raw: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -51,6 +51,41 @@ def read_raw(given: Raw | None) -> list[dict[str, Any]]:
         )
     budget = _Budget()
     return [_query(query, f"filter[{n}]", budget) for n, query in enumerate(given)]
+
+
+def refuse_lookups(queries: Sequence[Mapping[str, Any]]) -> None:
+    """Raise FilterError where one of ``queries``, as ``read_raw`` gives them, reads another document than it matches.
+
+    Such a query finds nothing outside a scope, but which documents it finds tells what is in one that is.
+    """
+    waiting: list[Any] = list(queries)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            waiting += node.values()
+            found = next((key for key, value in node.items() if _is_lookup(key, value)), None)
+            if found is not None:
+                raise FilterError(
+                    f"the filter has {found} that reads another document, which a search with a scope does not do",
+                    "Give the values or the text itself.",
+                )
+
+
+def _is_lookup(key: str, value: object) -> bool:
+    match key, value:
+        case "terms", dict():
+            return any(isinstance(each, dict) for each in value.values())
+        case "more_like_this", dict():
+            return any(isinstance(each, dict) for name in ("like", "unlike") for each in _listing(value.get(name)))
+        case ("percolate", {"id": _}) | ("indexed_shape", dict()) | ("query_vector_builder", dict()):
+            return True
+    return False
+
+
+def _listing(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 class _Budget:
@@ -96,18 +131,18 @@ def _copied(given: Mapping[Any, Any], path: str, depth: int, budget: _Budget) ->
     for key, value in list(given.items()):
         if not isinstance(key, str):
             raise FilterError(f"{path} has a key of type {type(key).__name__}", "Keys of JSON are strings.")
-        _refuse(key, value, path)
         name = _text(key, path, budget)
         made[name] = _value(value, f"{path}.{name[:60]}", depth, budget)
+        _refuse(name, made[name], path)
     return made
 
 
 def _refuse(key: str, value: object, path: str) -> None:
     """What a filter has no use for. A field may have either name."""
-    if key == "inner_hits" and isinstance(value, Mapping | None):
+    if key == "inner_hits" and isinstance(value, dict | None):
         # They would mix with those that the passages of hits come from.
         raise FilterError(f"{path} has inner_hits, which a filter cannot have", "Leave it out.")
-    if key == "wrapper" and isinstance(value, Mapping) and isinstance(value.get("query"), str | bytes):
+    if key == "wrapper" and isinstance(value, dict) and isinstance(value.get("query"), str):
         raise FilterError(f"{path} has a wrapper, whose query cannot be looked at", "Write the query, not its base64.")
 
 

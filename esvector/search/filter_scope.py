@@ -11,7 +11,7 @@ from typing import Any
 
 from esvector.fields import FieldType
 from esvector.search.filter_passages import document_filter, knn_filters
-from esvector.search.filter_raw import Raw, read_raw
+from esvector.search.filter_raw import Raw, read_raw, refuse_lookups
 from esvector.search.filter_tree import Filter
 
 __all__ = ["document_filters", "knn_filter_list"]
@@ -30,7 +30,7 @@ def knn_filter_list(
     ``passages`` is the nested field that the vectors are in. Raises FilterError where one of the three cannot be read.
     """
     compiled = [entry for each in (scope, where) for entry in knn_filters(each, fields, passages)]
-    return compiled + read_raw(raw)
+    return compiled + _looked_at(raw, scope)
 
 
 def document_filters(
@@ -43,4 +43,11 @@ def document_filters(
 ) -> list[dict[str, Any]]:
     """The same for the ``filter`` of a ``bool`` query, of a search for text, say, or of a count."""
     compiled = [document_filter(each, fields, passages) for each in (scope, where) if each is not None]
-    return compiled + read_raw(raw)
+    return compiled + _looked_at(raw, scope)
+
+
+def _looked_at(raw: Raw | None, scope: str | Filter | None) -> list[dict[str, Any]]:
+    queries = read_raw(raw)
+    if scope is not None:
+        refuse_lookups(queries)
+    return queries

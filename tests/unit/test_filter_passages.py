@@ -140,3 +140,27 @@ def test_scope_filter_and_query_dsl_are_entries_of_their_own() -> None:
         assert found[1]["bool"]["minimum_should_match"] == 1
         assert found[2:] == [raw]
         assert build(SHIPPED) == []
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"terms": {"lang": {"index": "other", "id": "1", "path": "lang"}}},
+        {"bool": {"must_not": [{"terms": {"lang": {"index": "other", "id": "1", "path": "lang"}}}]}},
+        {"more_like_this": {"fields": ["lang"], "like": [{"_index": "other", "_id": "1"}]}},
+        {"more_like_this": {"fields": ["lang"], "like": "x", "unlike": {"_id": "1"}}},
+        {"percolate": {"field": "q", "index": "other", "id": "1"}},
+        {"geo_shape": {"where": {"indexed_shape": {"index": "other", "id": "1"}}}},
+        {"knn": {"field": "v", "query_vector_builder": {"lookup": {"index": "other", "id": "1", "path": "v"}}}},
+    ],
+)
+def test_with_a_scope_no_query_reads_a_document_that_may_be_outside_of_it(raw: dict[str, Any]) -> None:
+    for build in (knn_filter_list, document_filters):
+        assert build(SHIPPED, raw=raw) == [raw]
+        with pytest.raises(FilterError, match="reads another document"):
+            build(SHIPPED, scope="lang = a", raw=raw)
+
+
+def test_with_a_scope_lists_and_texts_are_no_lookups() -> None:
+    raw = [{"terms": {"lang": ["a"], "boost": 2}}, {"more_like_this": {"fields": ["lang"], "like": ["a text", "b"]}}]
+    assert knn_filter_list(SHIPPED, scope="lang = a", raw=raw)[1:] == raw
