@@ -6,8 +6,9 @@ rest, ``any passages (...)`` included, is about the document.
 
 Elasticsearch decides by the looks of each filter of a kNN search whether it is about passages (9.5.3,
 ``NestedHelper``): it is if it can be seen to need a term, or a number in a range, of one of their fields. Whatever else
-is joined to the document first, which leaves nothing of a filter on passages: 0 hits, and no error. So all conditions
-on passages go into one entry, with one among them that can be seen so.
+is joined to the document first, which leaves nothing of a filter on passages: 0 hits, and no error. Dates are among the
+rest, since a range that all dates of a shard are in becomes ``exists``. So all conditions on passages go into one
+entry, with one among them that can be seen so.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ __all__ = ["document_filter", "knn_filters"]
 
 _NUMBERS = frozenset({"byte", "short", "integer", "long", "half_float", "float", "double"})
 _TERMS = _NUMBERS | {"keyword", "text", "boolean", "ip"}
+_RANGES = _NUMBERS | {"ip"}
 # Of every passage that esvector writes, these are there and at least 0.
 _OFFSETS = ("start", "end")
 
@@ -147,7 +149,7 @@ def _shows(clause: Mapping[str, Any], named: Mapping[str, FieldType]) -> bool:
                 return False
             if kind == "terms":
                 return field.type in ("keyword", "text", "boolean")
-            return field.type in _TERMS if kind == "term" else field.type not in ("keyword", "text")
+            return field.type in (_TERMS if kind == "term" else _RANGES)
     return False
 
 

@@ -221,6 +221,7 @@ def test_the_cases_are_not_trivial(corpus: Corpus) -> None:
         [{"prefix": {"passages.lang": {"value": "e"}}}],
         [{"range": {"passages.lang": {"gte": "e"}}}],
         [{"terms": {"passages.page": [1, 3]}}],
+        [{"range": {"passages.day": {"gte": "1999-01-01"}}}],
         [{"bool": {"filter": [{"term": {"passages.lang": "en"}}, {"term": {"lang": "en"}}]}}],
     ],
 )

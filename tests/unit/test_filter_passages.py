@@ -18,6 +18,7 @@ def fields(start: dict[str, Any]) -> Any:
     inside = {
         "lang": {"type": "keyword"},
         "page": {"type": "integer"},
+        "day": {"type": "date"},
         "score": {"type": "float", "index": False},
         "start": start,
         "text": {"type": "text", "index": False},
@@ -82,6 +83,8 @@ def test_conditions_are_parted(where: str, inner: dict[str, Any] | None, outer: 
         ("not passages.lang = en", {"filter": [STARTS], "must_not": [EN]}),
         ("passages.lang startswith e", {"filter": [STARTS, {"prefix": {"passages.lang": {"value": "e"}}}]}),
         ("exists passages.lang", {"filter": [STARTS, {"exists": {"field": "passages.lang"}}]}),
+        ("passages.day >= now/d",
+         {"filter": [STARTS, {"range": {"passages.day": {"gte": "now/d", "format": "strict_date_optional_time_nanos"}}}]}),
         ("passages.score = 1", {"filter": [STARTS, {"term": {"passages.score": 1.0}}]}),
         ("passages.lang = en or missing passages.page",
          {"filter": [STARTS, {"bool": {"should": [EN, {"bool": {"must_not": [{"exists": {"field": "passages.page"}}]}}],
