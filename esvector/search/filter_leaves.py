@@ -13,10 +13,19 @@ from typing import Any, TypeAlias
 from esvector.errors import FilterError, UnknownFieldError
 from esvector.fields import FieldType
 from esvector.search.filter_dates import date_math
-from esvector.search.filter_tree import OPERATORS, Comparison, Exists, Literal, Membership, Prefix
+from esvector.search.filter_tree import OPERATORS, Comparison, Exists, Literal, Membership, Nested, Prefix
 from esvector.search.filter_values import SCALES, Scale, Span, read_address, read_boolean
 
-__all__ = ["MAX_PREFIX", "MAX_VALUES", "Condition", "equal_clauses", "find_field", "prefix_clause", "range_clause"]
+__all__ = [
+    "MAX_PREFIX",
+    "MAX_VALUES",
+    "Condition",
+    "equal_clauses",
+    "find_field",
+    "prefix_clause",
+    "range_clause",
+    "unknown_field",
+]
 
 MAX_VALUES = 10_000
 # Elasticsearch 9.5.3 answers 400 to a longer term, in bytes.
@@ -42,7 +51,7 @@ def find_field(node: Condition, fields: Mapping[str, FieldType]) -> FieldType:
     """
     name = node.field
     if name not in fields:
-        raise _unknown(node, fields)
+        raise unknown_field(node, fields)
     found = fields[name]
     if found.type in _WITHOUT_EXISTS:
         inside = [other for other in fields if other.startswith(f"{name}.")]
@@ -227,7 +236,8 @@ def _misfit(node: Condition, field: FieldType, value: Literal, expected: str) ->
     )
 
 
-def _unknown(node: Condition, fields: Mapping[str, FieldType]) -> FilterError:
+def unknown_field(node: Condition | Nested, fields: Mapping[str, FieldType]) -> UnknownFieldError:
+    """The error for a field that is not in ``fields``, with the names that are near."""
     name = node.field
     lower = {known.lower(): known for known in fields}
     near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3)]

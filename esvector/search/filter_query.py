@@ -8,7 +8,14 @@ from typing import Any
 
 from esvector.errors import FilterError, UnknownFieldError
 from esvector.fields import FieldType
-from esvector.search.filter_leaves import Condition, equal_clauses, find_field, prefix_clause, range_clause
+from esvector.search.filter_leaves import (
+    Condition,
+    equal_clauses,
+    find_field,
+    prefix_clause,
+    range_clause,
+    unknown_field,
+)
 from esvector.search.filter_tree import (
     And,
     Comparison,
@@ -23,44 +30,47 @@ from esvector.search.filter_tree import (
     literal,
 )
 
-__all__ = ["EVERYTHING", "MAX_CLAUSES", "MAX_LEVELS", "Place", "build_query", "check_size", "peeled"]
+__all__ = [
+    "MAX_CLAUSES",
+    "MAX_LEVELS",
+    "Place",
+    "build_query",
+    "check_size",
+    "clause_of",
+    "conjunction",
+    "peeled",
+]
 
 # Elasticsearch 9.5.3 refuses a query deeper than 30 (indices.query.bool.max_nested_depth), and what surrounds a filter
 # takes some of them. Its limit on clauses depends on the heap, from 1,024 up.
 MAX_LEVELS = 24
 MAX_CLAUSES = 1000
 
-EVERYTHING: Mapping[str, Any] = {"bool": {"must_not": [{"match_none": {}}]}}
-"""True for whatever it is asked of."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where in a filter a condition is: the ``fields`` it can name, by the names that they have there.
 
-    ``path`` is the nested field whose objects are asked one by one, None where documents are; ``written`` is that field
-    as the filter named it.
+    ``path`` is the nested field whose objects are asked one by one, None where documents are.
     """
 
     fields: Mapping[str, FieldType]
     path: str | None = None
-    written: str = ""
 
     def within(self, node: Nested) -> Place:
         """The place inside ``any FIELD (...)``. Raises FilterError where the field is not nested."""
-        found = self.fields.get(node.field)
-        if found is None:
-            find_field(Exists(node.field, node.position), self.fields)
-        if found is None or found.type != "nested":
+        if (found := self.fields.get(node.field)) is None:
+            raise unknown_field(node, self.fields)
+        if found.type != "nested":
             nested = [name for name, field in self.fields.items() if field.type == "nested"]
             raise FilterError(
-                f"any needs a nested field, and {node.field!r} is of type {found.type if found else 'none'}",
+                f"any needs a nested field, and {node.field!r} is of type {found.type}",
                 f"Nested fields: {', '.join(nested[:10]) or 'none'}. On other fields each condition stands for itself.",
                 node.position,
             )
         start = f"{node.field}."
         inside = {name[len(start) :]: field for name, field in self.fields.items() if name.startswith(start)}
-        return Place(inside, found.name, node.field)
+        return Place(inside, found.name)
 
     def asked(self, clause: Mapping[str, Any], path: str | None) -> dict[str, Any]:
         """``clause`` of the objects of the nested field ``path``, asked here: some of them satisfies it."""
@@ -158,7 +168,7 @@ def _leaves(query: Mapping[str, Any]) -> int:
 def _leaf(node: Filter, place: Place) -> dict[str, Any]:
     match node:
         case Exists(name) if name in place.fields and place.fields[name].type == "nested":
-            return place.asked(EVERYTHING, place.fields[name].name)
+            return place.asked({"bool": {"must_not": [{"match_none": {}}]}}, place.fields[name].name)
         case Exists():
             field = find_field(node, place.fields)
             return place.asked({"exists": {"field": field.name}}, field.nested)

@@ -42,6 +42,8 @@ EN, P3 = {"term": {"passages.lang": "en"}}, {"term": {"passages.page": 3}}
 YEAR = {"term": {"year": 1}}
 STARTS = {"range": {"passages.start": {"gte": 0}}}
 
+TODAY = {"range": {"passages.day": {"gte": "now/d", "format": "strict_date_optional_time_nanos"}}}
+
 
 def of(clause: dict[str, Any]) -> dict[str, Any]:
     return {"nested": {"path": "passages", "query": clause}}
@@ -83,8 +85,7 @@ def test_conditions_are_parted(where: str, inner: dict[str, Any] | None, outer: 
         ("not passages.lang = en", {"filter": [STARTS], "must_not": [EN]}),
         ("passages.lang startswith e", {"filter": [STARTS, {"prefix": {"passages.lang": {"value": "e"}}}]}),
         ("exists passages.lang", {"filter": [STARTS, {"exists": {"field": "passages.lang"}}]}),
-        ("passages.day >= now/d",
-         {"filter": [STARTS, {"range": {"passages.day": {"gte": "now/d", "format": "strict_date_optional_time_nanos"}}}]}),
+        ("passages.day >= now/d", {"filter": [STARTS, TODAY]}),
         ("passages.score = 1", {"filter": [STARTS, {"term": {"passages.score": 1.0}}]}),
         ("passages.lang = en or missing passages.page",
          {"filter": [STARTS, {"bool": {"should": [EN, {"bool": {"must_not": [{"exists": {"field": "passages.page"}}]}}],
