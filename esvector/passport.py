@@ -8,7 +8,7 @@ from typing import Any
 
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
-from esvector.types import PassageOptions
+from esvector.types import PassageOptions, SearchSettings
 from esvector.vectors import ElementType
 
 __all__ = ["HASH_FIELD", "META_KEY", "PASSAGES_FIELD", "Passport"]
@@ -35,6 +35,7 @@ class Passport:
             nested field "passages"); None where a document has one vector.
         esvector: version of esvector that made the index.
         state: "building" until the load is verified, then "ready".
+        search: what searches ask for unless told otherwise; None until ``esvector tune`` has measured it.
     """
 
     encoder: EncoderProfile
@@ -45,6 +46,7 @@ class Passport:
     probes: tuple[str, ...] = ()
     passages: PassageOptions | None = None
     state: str = "building"
+    search: SearchSettings | None = None
 
     def ready(self) -> Passport:
         """Return the same passport, of a verified index."""
@@ -55,8 +57,8 @@ class Passport:
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         ids = {"space_id": self.encoder.space_id, "query_id": self.encoder.query_id}
         lists = {"text_fields": list(self.text_fields), "probes": list(self.probes)}
-        passages = None if self.passages is None else asdict(self.passages)
-        return {META_KEY: ids | facts | lists | {"encoder": self.encoder.to_dict(), "passages": passages}}
+        records = {name: None if (record := facts[name]) is None else asdict(record) for name in ("passages", "search")}
+        return {META_KEY: ids | facts | lists | records | {"encoder": self.encoder.to_dict()}}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
@@ -71,9 +73,10 @@ class Passport:
             encoder = EncoderProfile.from_dict(facts["encoder"])
             known = {name: value for name, value in facts.items() if name not in ("space_id", "query_id")}
             lists = {"text_fields": tuple(facts["text_fields"]), "probes": tuple(facts["probes"])}
-            cut = facts.get("passages")
+            cut, tuned = facts.get("passages"), facts.get("search")
             passages = None if cut is None else PassageOptions(**cut)
-            passport = cls(**(known | lists | {"encoder": encoder, "passages": passages}))
+            search = None if tuned is None else SearchSettings(**tuned)
+            passport = cls(**(known | lists | {"encoder": encoder, "passages": passages, "search": search}))
             ids = facts["space_id"], facts["query_id"]
         except (KeyError, TypeError) as error:
             raise ConfigError(

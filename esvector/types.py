@@ -20,6 +20,7 @@ __all__ = [
     "PassageOptions",
     "Progress",
     "Record",
+    "SearchSettings",
     "StageTime",
 ]
 
@@ -107,6 +108,20 @@ class Hit:
     score: float
     source: Mapping[str, Any] = field(default_factory=dict)
     passage: Passage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """What a search of an index asks for unless told otherwise, as ``esvector tune`` chose it.
+
+    ``num_candidates`` and ``oversample`` (None: as the mapping says) are for ``k`` hits, and were measured to find
+    ``recall`` of what an exact search finds; for another k, ``num_candidates`` is scaled.
+    """
+
+    num_candidates: int
+    k: int = 10
+    oversample: float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,19 +2,17 @@
 
 Elasticsearch 9.5.3 has no exact query of its own for an indexed vector field. But a kNN search whose filter matches few
 vectors of a segment compares each of them (Lucene 10.5.1, ``AbstractKnnVectorQuery``): at most ``num_candidates``,
-scaled down to the segment's share of the shard. Which segments hold what matches is not known here, so documents are cut into
-buckets by their content hash, small enough that each is scanned wherever its documents are. All functions are pure:
+scaled down to the segment's share of the shard. Which segments hold what matches is not known here, so documents are
+cut into buckets by their content hash, small enough that each is scanned wherever its documents are.
 
-1. ``count_body`` and ``read_counts``: how many documents and vectors match, of how many.
-2. ``bucket_ranges``: filters that cut them into buckets; if there are several, their counts, and ``split_range`` where
-   one is too full.
-3. ``exact_body`` for each bucket, and ``merge`` of their answers.
+Nothing here talks to a server: ``find_buckets`` yields bodies and is sent their answers; then there is an
+``exact_body`` for each bucket, and ``merge`` of what they answer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,10 +22,12 @@ from esvector.passport import HASH_FIELD
 
 __all__ = [
     "MAX_CANDIDATES",
+    "Bucket",
     "Count",
     "bucket_ranges",
     "count_body",
     "exact_body",
+    "find_buckets",
     "is_quantized",
     "largest_bucket",
     "merge",
@@ -42,6 +42,7 @@ _DIGITS = 32  # hex digits of a content hash
 _SPACE = 16**_DIGITS
 _PARTS = 16  # that a bucket which is too full is cut into
 _SPARE = 0.8  # of what is scanned for sure: buckets are not all of one size
+_UNHASHED: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": HASH_FIELD}}]}}
 _DEAD = 2  # deleted documents count for a segment's share, too: as many of them as live ones are allowed for
 _QUANTIZED = ("int8_", "int4_", "bbq_")
 
@@ -53,6 +54,47 @@ class Count:
     documents: int
     vectors: int
     everything: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """Documents that are scanned by one request: those that match all ``filters``, counted in ``count``."""
+
+    filters: tuple[Mapping[str, Any], ...]
+    count: Count
+
+
+def find_buckets(
+    vector_field: str, filters: Sequence[Mapping[str, Any]] = (), *, passages: bool = False
+) -> Generator[dict[str, Any], Mapping[str, Any], list[Bucket]]:
+    """Cut what matches ``filters`` into buckets to scan: yields bodies of searches, and is sent their answers.
+
+    Raises SearchError when more of it cannot be told apart than one request can scan.
+    """
+    total, _ = read_counts((yield count_body(vector_field, filters, passages=passages)))
+    ranges = bucket_ranges(total)
+    if not ranges:
+        return [Bucket(tuple(filters), total)]
+    most = largest_bucket(total) / _SPARE
+    found: list[Bucket] = []
+    while ranges:
+        _, counts = read_counts((yield count_body(vector_field, filters, ranges, passages=passages)))
+        full = [one for one, count in zip(ranges, counts, strict=True) if count.vectors > most]
+        found += [
+            Bucket((*filters, one), count)
+            for one, count in zip(ranges, counts, strict=True)
+            if 0 < count.vectors <= most
+        ]
+        ranges = [part for one in full for part in split_range(one)]
+    # What esvector did not write has no hash.
+    rest = Count(
+        total.documents - sum(bucket.count.documents for bucket in found),
+        total.vectors - sum(bucket.count.vectors for bucket in found),
+        total.everything,
+    )
+    if rest.vectors > most:
+        raise _too_many(rest.vectors, f"are of documents without {HASH_FIELD}")
+    return [*found, Bucket((*filters, _UNHASHED), rest)] if rest.vectors > 0 else found
 
 
 def is_quantized(vector: Mapping[str, Any]) -> bool:
@@ -108,12 +150,12 @@ def largest_bucket(count: Count) -> int:
 
 
 def bucket_ranges(count: Count) -> list[dict[str, Any]]:
-    """Return filters that cut what ``count`` counted into buckets to scan; a single one is no cut at all.
+    """Return filters that cut what ``count`` counted into buckets to scan; none where it is one bucket as it is.
 
-    Documents without a content hash, which esvector did not write, are in none of several.
+    Documents without a content hash are in none of them.
     """
     parts = math.ceil(count.vectors / largest_bucket(count))
-    return [{"match_all": {}}] if parts <= 1 else _cut(0, _SPACE, parts)
+    return _cut(0, _SPACE, parts) if parts > 1 else []
 
 
 def split_range(bucket: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -121,30 +163,20 @@ def split_range(bucket: Mapping[str, Any]) -> list[dict[str, Any]]:
     bounds = bucket["range"][HASH_FIELD]
     low, high = int(bounds["gte"], 16), int(bounds["lte"], 16) + 1
     if high - low == 1:
-        raise SearchError(
-            f"more than {MAX_CANDIDATES:,} vectors are of equal documents, so they cannot be searched exactly",
-            "remove the duplicates, or search with mode 'vector'",
-        )
+        raise _too_many(MAX_CANDIDATES, "and more are of documents that are equal")
     return _cut(low, high, min(_PARTS, high - low))
 
 
 def exact_body(
-    vector_field: str,
-    vector: Sequence[float],
-    size: int,
-    count: Count,
-    filters: Sequence[Mapping[str, Any]],
-    *,
-    quantized: bool,
-    passages: bool = False,
+    vector_field: str, vector: Sequence[float], size: int, bucket: Bucket, *, quantized: bool, passages: bool = False
 ) -> dict[str, Any]:
-    """Return the body of a search that compares every vector that matches ``filters`` (the bucket's own among them).
+    """Return the body of a search that compares every vector of ``bucket``.
 
-    ``count`` is what matches them, ``vector`` is (dims,), and ``size`` the hits that are wanted. They come with id and
-    score only; of a document in passages, the score of the inner hit is the one that counts. For fields and texts, send
-    the usual request with an ``ids`` filter of the best.
+    ``vector`` is (dims,), ``size`` the hits that are wanted. They come with id and score only; of a document in
+    passages, the score of the inner hit is the one that counts. For fields and texts, send the usual request with an
+    ``ids`` filter of the best.
     """
-    documents = max(1, count.documents)
+    documents = max(1, bucket.count.documents)
     wanted = min(size, documents)
     knn: dict[str, Any] = {
         "field": vector_field,
@@ -152,7 +184,7 @@ def exact_body(
         # Of a quantized field the scan compares what is quantized, so all of it has to be rescored with raw vectors.
         "k": documents if quantized else wanted,
         "num_candidates": MAX_CANDIDATES,
-        "filter": [dict(f) for f in filters] or [{"match_all": {}}],
+        "filter": [dict(f) for f in bucket.filters] or [{"match_all": {}}],
     }
     if quantized:
         knn["rescore_vector"] = {"oversample": 1}
@@ -168,6 +200,14 @@ def merge(answers: Sequence[Mapping[str, Any]], k: int) -> list[tuple[str, float
     """Return id and ``_score`` of the ``k`` best over all buckets, best first, equal scores ordered by id."""
     found = [(hit["_id"], _score(hit)) for answer in answers for hit in answer["hits"]["hits"]]
     return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
+def _too_many(vectors: int, what: str) -> SearchError:
+    return SearchError(
+        f"an exact search is not possible: {vectors:,} vectors {what}, and one request compares at most "
+        f"{MAX_CANDIDATES:,}",
+        "index the documents with esvector, without repeating them, or search approximately",
+    )
 
 
 def _score(hit: Mapping[str, Any]) -> float:

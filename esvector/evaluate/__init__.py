@@ -1,0 +1,1 @@
+"""Knowing how good a search is: against judgements, against exact search, and what to change."""
