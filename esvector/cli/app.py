@@ -33,17 +33,20 @@ EXIT_TERMINATED = 143
 
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
+    "doctor": "esvector.cli.doctor:doctor",
     "estimate": "esvector.cli.estimate:estimate",
     "index": "esvector.cli.index:index",
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
     "prune": "esvector.cli.versions:prune",
+    "recall": "esvector.cli.recall:recall",
     "rollback": "esvector.cli.versions:rollback",
     "reembed": "esvector.cli.reembed:reembed",
     "retry": "esvector.cli.retry:retry",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",
     "status": "esvector.cli.status:status",
+    "tune": "esvector.cli.tune:tune",
     "versions": "esvector.cli.versions:versions",
 }
 

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
     from esvector.evaluate.tune import TuneReport
 
-__all__ = ["plot_frontier"]
+__all__ = ["check_picture", "plot_frontier"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 # Of Okabe and Ito's palette, which the colour-blind can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "osD^vPX"
+
+
+def check_picture(path: Path) -> None:
+    """Raise ConfigError for a file that is no picture, MissingExtraError without matplotlib: before measuring."""
+    if path.suffix.lower() not in _FORMATS:
+        raise ConfigError(f"{path} is no picture that can be drawn", f"name a file in {', '.join(_FORMATS)}")
+    require("evaluate", "matplotlib")
 
 
 def plot_frontier(report: TuneReport, path: str | Path) -> None:
@@ -28,9 +35,7 @@ def plot_frontier(report: TuneReport, path: str | Path) -> None:
     Raises ConfigError for another kind of file or one that cannot be written, MissingExtraError without matplotlib.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"{path} is no picture that can be drawn", f"name a file in {', '.join(_FORMATS)}")
-    require("evaluate", "matplotlib")
+    check_picture(path)
     # Not pyplot, which keeps figures of the whole process and asks for a display.
     from matplotlib.figure import Figure
 
