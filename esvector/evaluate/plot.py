@@ -87,7 +87,7 @@ def _draw_series(axes: Axes, name: str, trials: Sequence[Trial], number: int) ->
 
 
 def _draw_goal(axes: Axes, report: TuneReport) -> None:
-    axes.axhline(report.goal.recall, color="0.45", linewidth=0.9, linestyle=":", label=f"recall {report.goal.recall:g}")
+    axes.axhline(report.goal.recall, color="0.45", linewidth=0.9, linestyle=":", label=f"wanted: {report.goal.recall:g}")
     if (chosen := report.chosen) is None:
         return
     oversample = "" if chosen.oversample is None else f", oversample {chosen.oversample:g}"
@@ -107,9 +107,15 @@ def _draw_goal(axes: Axes, report: TuneReport) -> None:
 
 
 def _label(axes: Axes, report: TuneReport, trials: Sequence[Trial]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     least = min(trial.interval.low for trial in trials)
     bottom = min(least, report.goal.recall)
     axes.set_ylim(bottom - 0.06 * (1.0 - bottom) - 0.002, 1.0 + 0.06 * (1.0 - bottom) + 0.002)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("median time of a search, ms")
     axes.set_ylabel(f"recall@{report.k} (bars: 95 % confidence)")
     axes.set_title(
