@@ -87,7 +87,9 @@ def _draw_series(axes: Axes, name: str, trials: Sequence[Trial], number: int) ->
 
 
 def _draw_goal(axes: Axes, report: TuneReport) -> None:
-    axes.axhline(report.goal.recall, color="0.45", linewidth=0.9, linestyle=":", label=f"wanted: {report.goal.recall:g}")
+    axes.axhline(
+        report.goal.recall, color="0.45", linewidth=0.9, linestyle=":", label=f"wanted: {report.goal.recall:g}"
+    )
     if (chosen := report.chosen) is None:
         return
     oversample = "" if chosen.oversample is None else f", oversample {chosen.oversample:g}"

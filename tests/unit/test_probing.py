@@ -50,7 +50,7 @@ def test_the_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
         found = interval(values.tolist(), seed)
         assert found.low < values.mean() < found.high
         held += found.low <= 0.9 <= found.high
-    assert 51 <= held  # 57 expected
+    assert held >= 51  # 57 expected
 
 
 def test_the_interval_is_the_same_with_the_same_seed_and_narrower_with_more_queries() -> None:
@@ -90,7 +90,7 @@ def test_queries_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ['{"title": "x"}', "no json", "[1]"])
 def test_a_line_without_a_query_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "q.jsonl").write_text(f'{{"text": "x"}}\n{line}\n')
-    with pytest.raises(SourceError, match="q.jsonl:2 has no query"):
+    with pytest.raises(SourceError, match=r"q\.jsonl:2 has no query"):
         read_queries(tmp_path / "q.jsonl")
 
 
