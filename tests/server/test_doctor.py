@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ def records(count: int = COUNT) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def index(es: Elasticsearch, alias: str, tmp_path: Path) -> Iterator[str]:
+def index(es: Elasticsearch, alias: str, tmp_path: Path) -> str:
     load(es, alias, tmp_path)
-    yield f"{alias}-000001"
+    return f"{alias}-000001"
 
 
 def load(es: Elasticsearch, alias: str, folder: Path, rows: Any = None, **more: Any) -> None:
