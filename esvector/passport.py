@@ -33,9 +33,9 @@ class Passport:
             empty where it was not at hand.
         passages: how documents were cut, each passage with a vector of its own (``vector_field`` is then inside the
             nested field "passages"); None where a document has one vector.
+        search: how the index is best searched, where it was tuned.
         esvector: version of esvector that made the index.
         state: "building" until the load is verified, then "ready".
-        search: what searches ask for unless told otherwise; None until ``esvector tune`` has measured it.
     """
 
     encoder: EncoderProfile
@@ -45,8 +45,8 @@ class Passport:
     element_type: ElementType = "float"
     probes: tuple[str, ...] = ()
     passages: PassageOptions | None = None
-    state: str = "building"
     search: SearchSettings | None = None
+    state: str = "building"
 
     def ready(self) -> Passport:
         """Return the same passport, of a verified index."""
@@ -57,8 +57,12 @@ class Passport:
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         ids = {"space_id": self.encoder.space_id, "query_id": self.encoder.query_id}
         lists = {"text_fields": list(self.text_fields), "probes": list(self.probes)}
-        records = {name: None if (record := facts[name]) is None else asdict(record) for name in ("passages", "search")}
-        return {META_KEY: ids | facts | lists | records | {"encoder": self.encoder.to_dict()}}
+        parts = {
+            "encoder": self.encoder.to_dict(),
+            "passages": None if self.passages is None else asdict(self.passages),
+            "search": None if self.search is None else asdict(self.search),
+        }
+        return {META_KEY: ids | facts | lists | parts}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
@@ -74,9 +78,12 @@ class Passport:
             known = {name: value for name, value in facts.items() if name not in ("space_id", "query_id")}
             lists = {"text_fields": tuple(facts["text_fields"]), "probes": tuple(facts["probes"])}
             cut, tuned = facts.get("passages"), facts.get("search")
-            passages = None if cut is None else PassageOptions(**cut)
-            search = None if tuned is None else SearchSettings(**tuned)
-            passport = cls(**(known | lists | {"encoder": encoder, "passages": passages, "search": search}))
+            parts = {
+                "encoder": encoder,
+                "passages": None if cut is None else PassageOptions(**cut),
+                "search": None if tuned is None else SearchSettings(**tuned),
+            }
+            passport = cls(**(known | lists | parts))
             ids = facts["space_id"], facts["query_id"]
         except (KeyError, TypeError) as error:
             raise ConfigError(

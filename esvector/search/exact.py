@@ -3,10 +3,12 @@
 Elasticsearch 9.5.3 has no exact query of its own for an indexed vector field. But a kNN search whose filter matches few
 vectors of a segment compares each of them (Lucene 10.5.1, ``AbstractKnnVectorQuery``): at most ``num_candidates``,
 scaled down to the segment's share of the shard. Which segments hold what matches is not known here, so documents are
-cut into buckets by their content hash, small enough that each is scanned wherever its documents are.
+cut into buckets by their content hash, small enough that each is scanned wherever its documents are. All functions are
+pure:
 
-Nothing here talks to a server: ``find_buckets`` yields bodies and is sent their answers; then there is an
-``exact_body`` for each bucket, and ``merge`` of what they answer.
+1. ``find_buckets``: filters that cut what matches into buckets, with what each counts. It yields the bodies that count,
+   and is sent their answers.
+2. ``exact_body`` for each bucket, and ``merge`` of their answers.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from esvector.passport import HASH_FIELD
 
 __all__ = [
     "MAX_CANDIDATES",
-    "Bucket",
     "Count",
     "bucket_ranges",
     "count_body",
     "exact_body",
     "find_buckets",
+    "fullest_bucket",
     "is_quantized",
     "largest_bucket",
     "merge",
@@ -56,50 +58,40 @@ class Count:
     everything: int
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Documents that are scanned by one request: those that match all ``filters``, counted in ``count``."""
-
-    filters: tuple[Mapping[str, Any], ...]
-    count: Count
+def is_quantized(vector: Mapping[str, Any]) -> bool:
+    """Whether the mapping of a vector field keeps vectors quantized, so that scores need the raw ones."""
+    return str(vector.get("index_options", {}).get("type", "")).startswith(_QUANTIZED)
 
 
 def find_buckets(
     vector_field: str, filters: Sequence[Mapping[str, Any]] = (), *, passages: bool = False
-) -> Generator[dict[str, Any], Mapping[str, Any], list[Bucket]]:
-    """Cut what matches ``filters`` into buckets to scan: yields bodies of searches, and is sent their answers.
+) -> Generator[dict[str, Any], Mapping[str, Any], list[tuple[Mapping[str, Any], Count]]]:
+    """Return filters, each with what it counts, that cut all that matches ``filters`` into buckets to scan.
 
-    Raises SearchError when more of it cannot be told apart than one request can scan.
+    Yields bodies of searches, and is sent their answers. Raises SearchError when more vectors than one request can scan
+    cannot be told apart.
     """
     total, _ = read_counts((yield count_body(vector_field, filters, passages=passages)))
-    ranges = bucket_ranges(total)
-    if not ranges:
-        return [Bucket(tuple(filters), total)]
-    most = largest_bucket(total) / _SPARE
-    found: list[Bucket] = []
-    while ranges:
-        _, counts = read_counts((yield count_body(vector_field, filters, ranges, passages=passages)))
-        full = [one for one, count in zip(ranges, counts, strict=True) if count.vectors > most]
-        found += [
-            Bucket((*filters, one), count)
-            for one, count in zip(ranges, counts, strict=True)
-            if 0 < count.vectors <= most
-        ]
-        ranges = [part for one in full for part in split_range(one)]
+    if not total.vectors:
+        return []
+    waiting: list[dict[str, Any]] = bucket_ranges(total)
+    if len(waiting) == 1:
+        return [(waiting[0], total)]
+    most = fullest_bucket(total)
+    found: list[tuple[Mapping[str, Any], Count]] = []
+    while waiting:
+        _, counts = read_counts((yield count_body(vector_field, filters, waiting, passages=passages)))
+        counted = list(zip(waiting, counts, strict=True))
+        found += [(bucket, count) for bucket, count in counted if count.documents and count.vectors <= most]
+        waiting = [part for bucket, count in counted if count.vectors > most for part in split_range(bucket)]
     # What esvector did not write has no hash.
-    rest = Count(
-        total.documents - sum(bucket.count.documents for bucket in found),
-        total.vectors - sum(bucket.count.vectors for bucket in found),
-        total.everything,
-    )
-    if rest.vectors > most:
-        raise _too_many(rest.vectors, f"are of documents without {HASH_FIELD}")
-    return [*found, Bucket((*filters, _UNHASHED), rest)] if rest.vectors > 0 else found
-
-
-def is_quantized(vector: Mapping[str, Any]) -> bool:
-    """Whether the mapping of a vector field keeps vectors quantized, so that scores need the raw ones."""
-    return str(vector.get("index_options", {}).get("type", "")).startswith(_QUANTIZED)
+    documents = total.documents - sum(count.documents for _, count in found)
+    vectors = total.vectors - sum(count.vectors for _, count in found)
+    if vectors > most:
+        raise _too_many(f"{vectors:,} vectors are of documents without {HASH_FIELD}")
+    if vectors > 0:
+        found.append((_UNHASHED, Count(documents, vectors, total.everything)))
+    return found
 
 
 def count_body(
@@ -142,20 +134,25 @@ def largest_bucket(count: Count) -> int:
     Lucene 10.5.1 scans a segment with the share ``p`` of the shard when at most ``c*p + 16*sqrt(c*p*(1-p))`` of its
     vectors match, ``c`` being num_candidates. The worst case is a segment that holds nothing but all that match.
     """
+    return max(1, math.floor(_SPARE * fullest_bucket(count)))
+
+
+def fullest_bucket(count: Count) -> int:
+    """Return how many vectors of ``count`` are scanned for sure by one request."""
     if not count.vectors:
         return MAX_CANDIDATES
     share = min(1.0, count.vectors / (_DEAD * max(count.everything, count.vectors)))
     scanned = MAX_CANDIDATES * share + 16 * math.sqrt(MAX_CANDIDATES * share * (1 - share))
-    return max(1, math.floor(_SPARE * min(scanned, MAX_CANDIDATES)))
+    return max(1, math.floor(min(scanned, MAX_CANDIDATES)))
 
 
 def bucket_ranges(count: Count) -> list[dict[str, Any]]:
-    """Return filters that cut what ``count`` counted into buckets to scan; none where it is one bucket as it is.
+    """Return filters that cut what ``count`` counted into buckets to scan; a single one is no cut at all.
 
-    Documents without a content hash are in none of them.
+    Documents without a content hash, which esvector did not write, are in none of several.
     """
     parts = math.ceil(count.vectors / largest_bucket(count))
-    return _cut(0, _SPACE, parts) if parts > 1 else []
+    return [{"match_all": {}}] if parts <= 1 else _cut(0, _SPACE, parts)
 
 
 def split_range(bucket: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -163,20 +160,27 @@ def split_range(bucket: Mapping[str, Any]) -> list[dict[str, Any]]:
     bounds = bucket["range"][HASH_FIELD]
     low, high = int(bounds["gte"], 16), int(bounds["lte"], 16) + 1
     if high - low == 1:
-        raise _too_many(MAX_CANDIDATES, "and more are of documents that are equal")
+        raise _too_many("more vectors than that are of equal documents")
     return _cut(low, high, min(_PARTS, high - low))
 
 
 def exact_body(
-    vector_field: str, vector: Sequence[float], size: int, bucket: Bucket, *, quantized: bool, passages: bool = False
+    vector_field: str,
+    vector: Sequence[float],
+    size: int,
+    count: Count,
+    filters: Sequence[Mapping[str, Any]],
+    *,
+    quantized: bool,
+    passages: bool = False,
 ) -> dict[str, Any]:
-    """Return the body of a search that compares every vector of ``bucket``.
+    """Return the body of a search that compares every vector that matches ``filters`` (the bucket's own among them).
 
-    ``vector`` is (dims,), ``size`` the hits that are wanted. They come with id and score only; of a document in
-    passages, the score of the inner hit is the one that counts. For fields and texts, send the usual request with an
-    ``ids`` filter of the best.
+    ``count`` is what matches them, ``vector`` is (dims,), and ``size`` the hits that are wanted. They come with id and
+    score only; of a document in passages, the score of the inner hit is the one that counts. For fields and texts, send
+    the usual request with an ``ids`` filter of the best.
     """
-    documents = max(1, bucket.count.documents)
+    documents = max(1, count.documents)
     wanted = min(size, documents)
     knn: dict[str, Any] = {
         "field": vector_field,
@@ -184,7 +188,7 @@ def exact_body(
         # Of a quantized field the scan compares what is quantized, so all of it has to be rescored with raw vectors.
         "k": documents if quantized else wanted,
         "num_candidates": MAX_CANDIDATES,
-        "filter": [dict(f) for f in bucket.filters] or [{"match_all": {}}],
+        "filter": [dict(f) for f in filters] or [{"match_all": {}}],
     }
     if quantized:
         knn["rescore_vector"] = {"oversample": 1}
@@ -202,11 +206,10 @@ def merge(answers: Sequence[Mapping[str, Any]], k: int) -> list[tuple[str, float
     return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
-def _too_many(vectors: int, what: str) -> SearchError:
+def _too_many(what: str) -> SearchError:
     return SearchError(
-        f"an exact search is not possible: {vectors:,} vectors {what}, and one request compares at most "
-        f"{MAX_CANDIDATES:,}",
-        "index the documents with esvector, without repeating them, or search approximately",
+        f"an exact search compares at most {MAX_CANDIDATES:,} vectors in one request, and {what}",
+        "index the documents with esvector, without repeating them, or search with mode 'vector'",
     )
 
 

@@ -12,7 +12,6 @@ from esvector.errors import SearchError
 from esvector.passport import HASH_FIELD
 from esvector.search.exact import (
     MAX_CANDIDATES,
-    Bucket,
     Count,
     bucket_ranges,
     exact_body,
@@ -49,8 +48,8 @@ def test_a_bucket_that_is_cut_again_keeps_every_document() -> None:
 
 
 def test_what_fits_in_one_scan_is_not_cut() -> None:
-    assert bucket_ranges(Count(1500, 1500, 1500)) == []
-    assert bucket_ranges(Count(0, 0, 10)) == []
+    assert bucket_ranges(Count(1500, 1500, 1500)) == [{"match_all": {}}]
+    assert bucket_ranges(Count(0, 0, 10)) == [{"match_all": {}}]
 
 
 def test_documents_of_one_hash_cannot_be_cut_apart() -> None:
@@ -71,10 +70,10 @@ def test_the_fewer_match_of_many_the_smaller_the_buckets() -> None:
 
 
 def test_all_of_a_quantized_field_is_rescored() -> None:
-    bucket = Bucket((), Count(700, 700, 700))
-    raw = exact_body("vector", [1.0], 10, bucket, quantized=False)
+    count = Count(700, 700, 700)
+    raw = exact_body("vector", [1.0], 10, count, [], quantized=False)
     assert (raw["knn"]["k"], raw["size"], "rescore_vector" in raw["knn"]) == (10, 10, False)
-    quantized = exact_body("vector", [1.0], 10, bucket, quantized=True)
+    quantized = exact_body("vector", [1.0], 10, count, [], quantized=True)
     assert (quantized["knn"]["k"], quantized["size"]) == (700, 10)
     assert quantized["knn"]["rescore_vector"] == {"oversample": 1}
     assert is_quantized({"index_options": {"type": "int8_hnsw"}})
