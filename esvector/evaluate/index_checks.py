@@ -109,7 +109,7 @@ def check_mapping(live: Live, vectors: int) -> list[Finding]:
     if kind.startswith("bbq") and dims < _FEW_DIMS:
         said = f"{kind} keeps a bit for each of {dims} dims: from {_FEW_DIMS} on that says enough of a vector"
         advice.append(("warning", said, f"measure: esvector recall {live.alias}; or {reembed}: int8_hnsw"))
-    if live.quantized and options.get("rescore_vector", {}).get("oversample", 2) == 0:
+    if live.target.quantized and options.get("rescore_vector", {}).get("oversample", 2) == 0:
         said = f"{kind} with an oversample of 0: scores are of quantized vectors, and off"
         advice.append(("warning", said, "set rescore_vector.oversample to 1 or more, which can be done in place"))
     m, ef = int(options.get("m", 16)), int(options.get("ef_construction", 100))
@@ -170,18 +170,18 @@ def check_leftovers(client: Elasticsearch, live: Live) -> list[Finding]:
 
 def _fields(live: Live) -> list[Finding]:
     found = []
-    analysed = [name for name, field in live.fields.items() if field.type == "text" and field.exact is None]
+    analysed = [name for name, field in live.target.fields.items() if field.type == "text" and field.exact is None]
     if analysed:
         said = f"analysed text without a keyword sub-field, which no filter can compare: {named(analysed)}"
         found.append(Finding("note", "fields", said, "add the sub-field in the --mapping if you want to filter by it"))
-    hidden = [name for name, field in live.fields.items() if not field.searchable and field.type != "text"]
+    hidden = [name for name, field in live.target.fields.items() if not field.searchable and field.type != "text"]
     hidden = [name for name in hidden if name != live.passport.vector_field]
     if hidden:
         said = f"fields with neither an index nor doc values, which no filter can use: {named(hidden)}"
         found.append(
             Finding("note", "fields", said, "turn one of them on in the --mapping if you want to filter by them")
         )
-    limit, count = int(live.settings.get("mapping.total_fields.limit", 1000)), len(live.fields)
+    limit, count = int(live.settings.get("mapping.total_fields.limit", 1000)), len(live.target.fields)
     if count > _FIELDS * limit:
         said = f"{count:,} fields, and the limit is {limit:,}: documents with new ones will be refused"
         remedy = 'map what is not filtered by as one field of type "flattened", or raise mapping.total_fields.limit'

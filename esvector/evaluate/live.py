@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from esvector.client import error_reason, explain_errors
 from esvector.errors import IndexNotFoundError, PartialResultsError, SearchError
-from esvector.fields import FieldType, field_types
 from esvector.mapping import find_vector
 from esvector.passport import Passport
-from esvector.search.exact import is_quantized
-from esvector.search.filters import compile_filter
+from esvector.search.conditions import Conditions
+from esvector.search.target import Target, read_target
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -24,13 +23,22 @@ _BATCH = 100  # searches in one _msearch
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """One index: ``name`` is what is searched. ``settings`` are those of the index, flat names without "index."."""
+    """One index, which is searched by its own name. ``settings`` are flat, without "index."."""
 
     alias: str
-    name: str
-    passport: Passport
+    target: Target
     mappings: Mapping[str, Any]
     settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the index."""
+        return self.target.index
+
+    @property
+    def passport(self) -> Passport:
+        """What made it."""
+        return self.target.passport
 
     @property
     def vector(self) -> Mapping[str, Any]:
@@ -43,23 +51,13 @@ class Live:
         return str(self.vector.get("index_options", {}).get("type", "hnsw"))
 
     @property
-    def quantized(self) -> bool:
-        """Whether vectors are kept quantized, too."""
-        return is_quantized(self.vector)
-
-    @property
     def passages(self) -> bool:
         """Whether documents have a vector for each passage."""
         return "." in self.passport.vector_field
 
-    @property
-    def fields(self) -> Mapping[str, FieldType]:
-        """Types of the fields, for filters."""
-        return field_types(self.mappings)
-
-    def filters(self, where: str | None) -> list[dict[str, Any]]:
+    def filters(self, where: str | None) -> list[Mapping[str, Any]]:
         """Return the filter ``where`` as Query DSL. Raises FilterError when it cannot be understood."""
-        return [] if where is None else [dict(compile_filter(where, self.fields))]
+        return list(Conditions.of(self.target, None, where).document)
 
     def has_vector(self) -> dict[str, Any]:
         """Return the query for documents that have a vector."""
@@ -74,20 +72,13 @@ def look_up(client: Elasticsearch, alias: str) -> Live:
 
     try:
         with explain_errors(client):
-            found = client.indices.get(index=alias, flat_settings=True)
+            found = client.indices.get(index=alias, flat_settings=True).body
     except elasticsearch.NotFoundError as error:
         raise IndexNotFoundError(f"there is no index {alias}", "see 'esvector status' for those there are") from error
-    if len(found) != 1:
-        raise IndexNotFoundError(f"{alias} leads to {len(found)} indices", "name one alias of one index")
-    name, facts = next(iter(found.items()))
-    passport = Passport.from_meta(facts["mappings"].get("_meta"))
-    if passport is None:
-        raise IndexNotFoundError(
-            f"{alias} has no passport (_meta.esvector), so nobody knows what made its vectors",
-            "index the documents with esvector",
-        )
+    target = read_target(alias, found)
+    facts = found[target.index]
     settings = {key.removeprefix("index."): value for key, value in facts["settings"].items()}
-    return Live(alias, name, passport, facts["mappings"], settings)
+    return Live(alias, target, facts["mappings"], settings)
 
 
 def ask(client: Elasticsearch, index: str, body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esvector.errors import require
-from esvector.evaluate.live import Live, ask
+from esvector.evaluate.live import Live, ask, ask_many
 from esvector.evaluate.queries import Query
 from esvector.evaluate.truth import Truth
-from esvector.search.requests import knn_body
+from esvector.search.conditions import Conditions
+from esvector.search.needs import Send, Steps
+from esvector.search.options import SearchOptions
+from esvector.search.retrieval import Question, by_vector, choose_plan
+from esvector.types import Hit, SearchSettings
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -65,12 +69,15 @@ def probe(
     queries: Sequence[Query],
     probes: Sequence[Probe],
     truth: Truth,
-    filters: Sequence[Mapping[str, Any]] = (),
+    where: str | None = None,
     *,
+    as_stored: bool = False,
     seed: int = 0,
     done: Callable[[], None] = lambda: None,
 ) -> dict[Probe, Probed]:
     """Search for every query by every probe, one search at a time; ``done`` is called after each query.
+
+    ``as_stored`` are the probes' numbers those of the passport, not of the search: a plan may then do without them.
 
     The probes take turns, in an order drawn anew for each query, so that nothing else that the machine does is to the
     merit or the cost of one of them.
@@ -79,15 +86,14 @@ def probe(
     found = {one: Probed() for one in probes}
     for query in queries[:_WARM_UP]:
         for one in found:
-            ask(client, live.name, _body(live, query, one, filters))
+            _search(client, live, query, one, where, as_stored=as_stored)
     for number, query in enumerate(queries):
         for place in draw.permutation(len(probes)).tolist():
             one = probes[place]
-            body = _body(live, query, one, filters)
             started = time.perf_counter()
-            answer = ask(client, live.name, body)
+            hits = _search(client, live, query, one, where, as_stored=as_stored)
             found[one].seconds.append(time.perf_counter() - started)
-            ids = [hit["_id"] for hit in answer["hits"]["hits"] if hit["_id"] != query.id]
+            ids = [hit.id for hit in hits if hit.id != query.id]
             found[one].recalls.append(truth.recall(number, ids, one.k))
         done()
     return found
@@ -122,22 +128,38 @@ def latency(seconds: Sequence[float]) -> Latency:
     return Latency(p50, p95)
 
 
-def _body(live: Live, query: Query, one: Probe, filters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The body of a search as a user's is, but for the stored fields, which take the same time whatever is probed.
+def _search(
+    client: Elasticsearch, live: Live, query: Query, one: Probe, where: str | None, *, as_stored: bool
+) -> list[Hit]:
+    """Search as a ``Searcher`` does from the vector on: with its plan, and the stored fields.
 
     A document is not left out of its own neighbours by a filter, which would be another way of searching: one more is
     asked for.
     """
-    own = query.id is not None
-    candidates = one.num_candidates
-    body = knn_body(
-        live.passport.vector_field,
-        query.vector,
-        one.k + own,
-        num_candidates=None if candidates is None else max(candidates, one.k + own),
-        filters=filters,
-        passages=live.passages,
-    )
-    if one.oversample is not None:
-        body["knn"]["rescore_vector"] = {"oversample": one.oversample}
-    return body | {"_source": False}
+    k = one.k + (query.id is not None)
+    candidates = None if one.num_candidates is None else max(one.num_candidates, k)
+    target = live.target
+    if as_stored and candidates is not None:
+        settings = SearchSettings(candidates, k, one.oversample)
+        target = replace(target, passport=replace(target.passport, search=settings))
+        options = SearchOptions(k=k, where=where)
+    else:
+        options = SearchOptions(k=k, where=where, num_candidates=candidates, oversample=one.oversample)
+    question = Question(target, options, Conditions.of(target, None, where))
+
+    def steps() -> Steps[list[Hit]]:
+        plan = yield from choose_plan(question)
+        _, (hits,) = yield from by_vector(question, plan, [list(query.vector)])
+        return hits
+
+    running = steps()
+    need = next(running)
+    while True:
+        assert isinstance(need, Send)  # noqa: S101  # nothing has to be encoded or looked up
+        bodies = need.bodies
+        answers = [ask(client, live.name, bodies[0])] if len(bodies) == 1 else ask_many(client, live.name, bodies)
+        try:
+            need = running.send(answers)
+        except StopIteration as done:
+            found: list[Hit] = done.value
+            return found

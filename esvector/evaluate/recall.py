@@ -15,7 +15,7 @@ from esvector.evaluate.live import Live, look_up
 from esvector.evaluate.probing import Interval, Latency, Probe, Probed, interval, latency, probe
 from esvector.evaluate.queries import Query, encode_queries, sample_documents
 from esvector.evaluate.truth import Truth, find_truth
-from esvector.search.requests import MAX_K
+from esvector.search.options import MAX_K
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -107,7 +107,7 @@ def measure_recall(
         tick = ticks(progress, f"searching exactly{named}", len(asked))
         truth = find_truth(client, live, asked, max(k), clauses, tick)
         tick = ticks(progress, f"searching{named}", len(asked))
-        found = probe(client, live, asked, probes, truth, clauses, seed=seed, done=tick)
+        found = probe(client, live, asked, probes, truth, expression, seed=seed, done=tick)
         points += [_point(one, expression, found[one], truth, seed) for one in probes]
     source: Literal["file", "documents"] = "documents" if queries is None else "file"
     return RecallReport(alias, live.name, live.vector_type, source, seed, tuple(points))

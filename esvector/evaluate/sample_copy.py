@@ -18,6 +18,7 @@ from esvector.index.content import stored_pages
 from esvector.index.repeating import Repeating
 from esvector.index.retries import RetryPolicy
 from esvector.passport import HASH_FIELD
+from esvector.search.exact import is_quantized
 from esvector.search.requests import read_vectors
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def sample_copy(
             client.indices.refresh(index=name)
             client.options(request_timeout=_MERGE).indices.forcemerge(index=name, max_num_segments=1)
             client.indices.refresh(index=name)
-        yield replace(live, name=name, mappings=mappings)
+        quantized = is_quantized(vector)
+        yield replace(live, target=replace(live.target, index=name, quantized=quantized), mappings=mappings)
     finally:
         client.options(ignore_status=404).indices.delete(index=name)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from esvector.evaluate.live import Live, ask, ask_many
 from esvector.evaluate.queries import Query
-from esvector.search.exact import Bucket, exact_body, find_buckets, merge
+from esvector.search.exact import Count, exact_body, find_buckets, merge
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -58,19 +58,21 @@ def find_truth(
 
     Raises SearchError where the index cannot be searched exactly.
     """
+    field, passages = live.passport.vector_field, live.passages
     buckets = _buckets(client, live, filters)
     neighbours, seconds = [], []
     for query in queries:
         bodies = [
             exact_body(
-                live.passport.vector_field,
+                field,
                 query.vector,
                 k + 1 + _TIES,
-                bucket,
-                quantized=live.quantized,
-                passages=live.passages,
+                count,
+                [*filters, bucket],
+                quantized=live.target.quantized,
+                passages=passages,
             )
-            for bucket in buckets
+            for bucket, count in buckets
         ]
         started = time.perf_counter()
         answers = ask_many(client, live.name, bodies)
@@ -82,7 +84,9 @@ def find_truth(
     return Truth(tuple(neighbours), documents, everything, tuple(seconds))
 
 
-def _buckets(client: Elasticsearch, live: Live, filters: Sequence[Mapping[str, Any]]) -> list[Bucket]:
+def _buckets(
+    client: Elasticsearch, live: Live, filters: Sequence[Mapping[str, Any]]
+) -> list[tuple[Mapping[str, Any], Count]]:
     steps = find_buckets(live.passport.vector_field, filters, passages=live.passages)
     body = next(steps)
     while True:

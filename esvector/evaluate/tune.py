@@ -22,7 +22,7 @@ from esvector.evaluate.sample_copy import read_sample, sample_copy
 from esvector.evaluate.truth import Truth, find_truth
 from esvector.index.settings import store_settings
 from esvector.index.sizes import vector_types
-from esvector.search.requests import MAX_K
+from esvector.search.options import MAX_K
 from esvector.types import SearchSettings
 
 if TYPE_CHECKING:
@@ -177,7 +177,9 @@ def _measure_live(
         truth = find_truth(client, live, queries, probes[0].k, clauses, tick)
         everything = truth.everything
         tick = ticks(progress, f"trying {len(probes)} settings{named}", len(queries))
-        for one, probed in probe(client, live, queries, probes, truth, clauses, seed=seed, done=tick).items():
+        for one, probed in probe(
+            client, live, queries, probes, truth, expression, as_stored=True, seed=seed, done=tick
+        ).items():
             found[one][expression] = probed
     memory = bytes_per_million(client, live)
     return [_trial(live, one, found[one], memory, seed, of_live=True) for one in probes], everything

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from esvector.errors import SearchError
 from esvector.passport import HASH_FIELD
-from esvector.search.exact import Bucket, exact_body, find_buckets, is_quantized, merge
+from esvector.search.exact import Count, exact_body, find_buckets, is_quantized, merge
 
 DIMS = 64
 K = 20
@@ -64,21 +64,29 @@ class Corpus:
         for id_ in ids:
             del self.vectors[id_], self.groups[id_]
 
-    def buckets(self, filters: Sequence[Mapping[str, Any]] = ()) -> list[Bucket]:
+    def buckets(self, filters: Sequence[Mapping[str, Any]] = ()) -> list[tuple[Mapping[str, Any], Count]]:
         steps = find_buckets(self.field, filters, passages=self.passages)
         body = next(steps)
         while True:
             try:
                 body = steps.send(self.es.search(index=self.index, body=body).body)
             except StopIteration as end:
-                found: list[Bucket] = end.value
+                found: list[tuple[Mapping[str, Any], Count]] = end.value
                 return found
 
     def search(self, query: _Vectors, filters: Sequence[Mapping[str, Any]] = (), k: int = K) -> list[tuple[str, float]]:
         """What the requests of an exact search find."""
         bodies = [
-            exact_body(self.field, query.tolist(), k, bucket, quantized=self.quantized, passages=self.passages)
-            for bucket in self.buckets(filters)
+            exact_body(
+                self.field,
+                query.tolist(),
+                k,
+                count,
+                [*filters, bucket],
+                quantized=self.quantized,
+                passages=self.passages,
+            )
+            for bucket, count in self.buckets(filters)
         ]
         return merge([self.es.search(index=self.index, body=body).body for body in bodies], k)
 
@@ -185,7 +193,7 @@ def test_more_than_one_request_can_scan_is_cut_into_buckets(make: Any, kind: str
     corpus.add(names(500, "u"), vectors(500, 22, dims=32, most=most), 1, hashed=False)
     buckets = corpus.buckets()
     assert len(buckets) > 2
-    assert sum(bucket.count.vectors for bucket in buckets) == sum(map(len, corpus.vectors.values()))
+    assert sum(count.vectors for _, count in buckets) == sum(map(len, corpus.vectors.values()))
     for query in vectors(3, 23, dims=32):
         corpus.check(query[0], k=50)
         corpus.check(query[0], 1)
