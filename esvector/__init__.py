@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
     from esvector.search.async_searcher import AsyncSearcher
-    from esvector.search.results import Results
     from esvector.search.filter_field import Field
+    from esvector.search.results import Results
     from esvector.search.searcher import Searcher
     from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
 
