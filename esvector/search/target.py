@@ -11,6 +11,7 @@ from esvector.errors import IndexNotFoundError, UnknownFieldError
 from esvector.fields import FieldType, field_types
 from esvector.mapping import find_vector
 from esvector.passport import PASSAGES_FIELD, Passport
+from esvector.search.exact import is_quantized
 
 __all__ = ["Target", "find_fields", "read_target"]
 
@@ -61,8 +62,7 @@ def read_target(alias: str, mappings: Mapping[str, Any]) -> Target:
             f"{index} has no field {passport.vector_field!r}, where its passport says that the vectors are",
             "index the documents again",
         )
-    kind = vector.get("index_options", {}).get("type", "hnsw")
-    return Target(index, passport, field_types(found), quantized=kind.startswith(("int", "bbq")))
+    return Target(index, passport, field_types(found), quantized=is_quantized(vector))
 
 
 def find_fields(names: list[str], fields: Mapping[str, FieldType]) -> list[FieldType]:
