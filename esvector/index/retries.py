@@ -54,7 +54,7 @@ _TOO_MUCH = (Outcome.BUSY, Outcome.BREAKER)
 
 
 class Trouble(Exception):
-    """Some documents have no outcome yet; ``reason`` is the last thing the server or the network said."""
+    """Something has no outcome yet, such as some documents; ``reason`` is the last thing the server or network said."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)

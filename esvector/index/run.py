@@ -363,7 +363,13 @@ class Run:
             self._progress(replace(load.progress("building the graph"), waiting=waiting))
 
         self._graph = finish_graph(
-            self._client, target.index, final, making.vector_field, on_progress=say, stopping=load.stopping
+            self._client,
+            target.index,
+            final,
+            making.vector_field,
+            on_progress=say,
+            stopping=load.stopping,
+            retry=self._options.retry,
         )
 
     def _serve(self, previous: str | None) -> None:

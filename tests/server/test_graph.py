@@ -86,6 +86,11 @@ def formats(es: Elasticsearch, index: str) -> set[str]:
     }
 
 
+def merge_settings(es: Elasticsearch, index: str) -> dict[str, str]:
+    settings = es.indices.get_settings(index=index, flat_settings=True)[index]["settings"]
+    return {name: value for name, value in settings.items() if "merge" in name}
+
+
 def recall(es: Elasticsearch, index: str, vectors: Floats, queries: Floats, k: int = 10) -> float:
     best = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
     found = 0
@@ -120,8 +125,7 @@ def test_the_segments_and_the_mapping_are_the_final_ones(
     inline = create_version(es, alias, body)  # says what the mapping is when nothing is deferred
     mappings = es.indices.get_mapping(index=f"{index},{inline}")
     assert mappings[index]["mappings"] == mappings[inline]["mappings"]
-    settings = es.indices.get_settings(index=index, flat_settings=True)[index]["settings"]
-    assert not [name for name in settings if "merge" in name]
+    assert merge_settings(es, index) == {}
 
 
 def test_it_finds_what_a_graph_built_inline_finds(es: Elasticsearch, alias: str) -> None:
@@ -232,12 +236,14 @@ def test_an_interrupted_merge_is_waited_for_by_the_next_run(es: Elasticsearch, a
     with pytest.raises(Stopped):
         finish_graph(es, index, body, "vector", on_progress=stop, stopping=stopping)
     assert seen[0].waiting == 6000
+    assert merge_settings(es, index) == {"index.merge.intra_merge_parallelism_enabled": "true"}
     merges = es.indices.stats(index=index, metric="merge")["indices"][index]["primaries"]["merges"]
     assert merges["current"] + merges["total"] <= 1
     report = finish_graph(es, index, body, "vector")
     assert (report.graphed, report.exact, report.segments) == (6000, 0, 1)
     merges = es.indices.stats(index=index, metric="merge")["indices"][index]["primaries"]["merges"]
     assert merges["total"] == 1  # the one that was under way; no second one was asked for
+    assert merge_settings(es, index) == {}  # what the first call had to leave is put back
     again = finish_graph(es, index, body, "vector")
     assert again.seconds < 5
 
