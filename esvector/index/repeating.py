@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import tenacity
 
 from esvector.client import explain_errors
-from esvector.errors import IndexingError
+from esvector.errors import ConnectError, IndexingError
 from esvector.index.outcomes import Outcome, classify_answer, classify_lost
 from esvector.index.pipeline import Stopped
 from esvector.index.retries import RetryPolicy, Trouble
@@ -83,6 +83,8 @@ def _outcome(error: BaseException | None) -> Outcome | None:
     """The kind of trouble behind ``error`` if it is one that passes, else None."""
     import elasticsearch
 
+    if isinstance(error, ConnectError):  # ours already, by explain_errors within the call
+        error = error.__cause__
     outcome = error.outcome if isinstance(error, Trouble) else None
     if isinstance(error, elasticsearch.ApiError):
         outcome = classify_answer(error, 1)

@@ -20,9 +20,10 @@ class RetryPolicy:
     A time counts from when that trouble began and starts anew with every document that gets through. Waits between
     two attempts grow from ``first_wait`` to ``longest_wait``, with full jitter, where the server has too much to do,
     and to ``longest_absence`` where it is away: knocking costs it nothing then, and every second after its return is
-    lost. A blocked index is asked every ``probe_every``. ``unreachable``: no connection. ``unanswered``: connections break, answers are lost or not
-    understood. ``busy``: queues are full. ``memory``: a circuit breaker is open. ``trouble``: a shard or node is
-    missing. ``blocked``: the index takes no writes, as over a full disk, which a person has to mend.
+    lost. A blocked index is asked every ``probe_every``. ``unreachable``: no connection. ``unanswered``: connections
+    break, answers are lost or not understood. ``busy``: queues are full. ``memory``: a circuit breaker is open.
+    ``trouble``: a shard or node is missing. ``blocked``: the index takes no writes, as over a full disk, which a person
+    has to mend.
     """
 
     give_up_after: float | None = None
