@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 # graph, and finds all. They get theirs when more documents come and segments merge.
 EXACT_DOCUMENTS = 5_000
 # As large as Elasticsearch's own merges get. A larger segment is not merged again until a fifth of the index is deleted
-# documents, one thread has to build its graph, and the merge needs that much more disk at once.
+# documents, and the merge needs that much more disk at once.
 SEGMENT_BYTES = 5 * 2**30
 # All cores build the graph of one merge: two take 0.6 of the time, for 5 % more CPU time. 9.5.3 has it off by default.
 _PARALLEL = "merge.intra_merge_parallelism_enabled"
