@@ -149,8 +149,8 @@ class Ledger:
     def settle(self, window: Window) -> None:
         """Take the account of a window whose every record has its fate.
 
-        Its documents are not kept: while the server holds one request up (9.5.3 does, for seconds, where the request's
-        thread has to write a segment out), the other senders settle any number of windows after it.
+        Its documents are not kept: while the server holds one request up (9.5.3 does, for seconds), the other senders
+        settle any number of windows after it.
         """
         with self._lock:
             self._early[window.number] = Account(window.place, window.digest, window.span, window.counts)

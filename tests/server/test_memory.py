@@ -53,7 +53,7 @@ def test_peak_memory_of_ten_times_the_documents_is_the_same(
 def test_documents_do_not_pile_up_behind_one_request_that_is_held_up(
     server_url: str, es: Elasticsearch, alias: str, tmp_path: Path
 ) -> None:
-    """As a server does that has to write a segment out, or merges: the other senders go on meanwhile."""
+    """Elasticsearch holds a single request up for seconds now and then, and the other senders go on meanwhile."""
     alive: list[int] = []
     windows = 3 * UNDER_WAY
 
