@@ -36,7 +36,7 @@ from esvector.index.versions import (
     loading_alias,
     serve_version,
 )
-from esvector.index.window import Counts, Window
+from esvector.index.window import Account, Counts, Window
 from esvector.mapping import build_index_body, find_vector, serving_settings
 from esvector.passport import Passport
 from esvector.types import IndexReport, Progress
@@ -126,7 +126,7 @@ class Run:
             generation=self._target.generation if self._target is not None else 1,
             window_documents=self._window_documents(),
             resume=resume,
-            on_advance=lambda window, counts: self._save(window, counts, letters),
+            on_advance=lambda until, counts: self._save(until, counts, letters),
         )
         before = self._open_target(resume)
         compare = self._comparison(resume)
@@ -316,7 +316,7 @@ class Run:
                 "see 'esvector status', then run the same command again if that run has ended",
             )
 
-    def _save(self, window: Window, counts: Counts, letters: DeadLetterFile) -> None:
+    def _save(self, until: Account, counts: Counts, letters: DeadLetterFile) -> None:
         """Note how far the load has come, once there is something to come back to."""
         if (target := self._target) is None:
             return
@@ -324,8 +324,8 @@ class Run:
             index=target.index,
             index_uuid=target.uuid,
             generation=target.generation,
-            place=window.place,
-            digest=window.digest,
+            place=until.place,
+            digest=until.digest,
             counts=counts,
             dead_letters=str(letters.path) if letters.path else None,
         )
