@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from esvector.index.retries import RetryPolicy
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
+    from esvector.search.async_searcher import AsyncSearcher
+    from esvector.search.results import Results
     from esvector.search.searcher import Searcher
     from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
 
 __all__ = [
+    "AsyncSearcher",
     "DeadLetters",
     "Encoder",
     "EncoderProfile",
@@ -35,6 +38,7 @@ __all__ = [
     "Passport",
     "Progress",
     "ReembedReport",
+    "Results",
     "RetryPolicy",
     "Searcher",
     "connect",
@@ -43,6 +47,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncSearcher": "esvector.search.async_searcher",
     "DeadLetters": "esvector.index.deadletters",
     "Encoder": "esvector.encode.encoder",
     "EncoderProfile": "esvector.encode.profile",
@@ -55,6 +60,7 @@ _HOMES = {
     "Passport": "esvector.passport",
     "Progress": "esvector.types",
     "ReembedReport": "esvector.index.reembed",
+    "Results": "esvector.search.results",
     "RetryPolicy": "esvector.index.retries",
     "Searcher": "esvector.search.searcher",
     "connect": "esvector.client",

@@ -8,7 +8,7 @@ from typing import Any
 
 from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
-from esvector.types import PassageOptions
+from esvector.types import PassageOptions, SearchSettings
 from esvector.vectors import ElementType
 
 __all__ = ["HASH_FIELD", "META_KEY", "PASSAGES_FIELD", "Passport"]
@@ -33,6 +33,7 @@ class Passport:
             empty where it was not at hand.
         passages: how documents were cut, each passage with a vector of its own (``vector_field`` is then inside the
             nested field "passages"); None where a document has one vector.
+        search: how the index is best searched, where it was tuned.
         esvector: version of esvector that made the index.
         state: "building" until the load is verified, then "ready".
     """
@@ -44,6 +45,7 @@ class Passport:
     element_type: ElementType = "float"
     probes: tuple[str, ...] = ()
     passages: PassageOptions | None = None
+    search: SearchSettings | None = None
     state: str = "building"
 
     def ready(self) -> Passport:
@@ -55,8 +57,12 @@ class Passport:
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         ids = {"space_id": self.encoder.space_id, "query_id": self.encoder.query_id}
         lists = {"text_fields": list(self.text_fields), "probes": list(self.probes)}
-        passages = None if self.passages is None else asdict(self.passages)
-        return {META_KEY: ids | facts | lists | {"encoder": self.encoder.to_dict(), "passages": passages}}
+        parts = {
+            "encoder": self.encoder.to_dict(),
+            "passages": None if self.passages is None else asdict(self.passages),
+            "search": None if self.search is None else asdict(self.search),
+        }
+        return {META_KEY: ids | facts | lists | parts}
 
     @classmethod
     def from_meta(cls, meta: Mapping[str, Any] | None) -> Passport | None:
@@ -71,9 +77,13 @@ class Passport:
             encoder = EncoderProfile.from_dict(facts["encoder"])
             known = {name: value for name, value in facts.items() if name not in ("space_id", "query_id")}
             lists = {"text_fields": tuple(facts["text_fields"]), "probes": tuple(facts["probes"])}
-            cut = facts.get("passages")
-            passages = None if cut is None else PassageOptions(**cut)
-            passport = cls(**(known | lists | {"encoder": encoder, "passages": passages}))
+            cut, tuned = facts.get("passages"), facts.get("search")
+            parts = {
+                "encoder": encoder,
+                "passages": None if cut is None else PassageOptions(**cut),
+                "search": None if tuned is None else SearchSettings(**tuned),
+            }
+            passport = cls(**(known | lists | parts))
             ids = facts["space_id"], facts["query_id"]
         except (KeyError, TypeError) as error:
             raise ConfigError(

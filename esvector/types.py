@@ -16,10 +16,12 @@ __all__ = [
     "Document",
     "Hit",
     "IndexReport",
+    "Leg",
     "Passage",
     "PassageOptions",
     "Progress",
     "Record",
+    "SearchSettings",
     "StageTime",
 ]
 
@@ -97,16 +99,46 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """One search result: ``score`` is the model's own cosine or dot product, ``source`` the stored fields.
+class Leg:
+    """What one ranking said of a hit: its ``rank`` there, from 1, and the ``score`` it had.
 
-    ``passage`` is there where documents were indexed in passages; the score is then that of the best one.
+    That is the cosine or dot product of "vector", the BM25 score of "text", and the model's own score of "rerank".
+    """
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result: ``score`` is what it was ranked by, ``source`` the stored fields.
+
+    The score is the model's own cosine or dot product, unless something else ranked the hits: BM25, a fusion of two
+    rankings, or a cross-encoder. ``legs`` then says what each ranking thought of the hit. ``passage`` is there where
+    documents were indexed in passages, and is the best one; ``highlights`` has the places of a field with words of the
+    query, by field, where they were asked for.
     """
 
     id: str
     score: float
     source: Mapping[str, Any] = field(default_factory=dict)
     passage: Passage | None = None
+    legs: Mapping[str, Leg] = field(default_factory=dict)
+    highlights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    """How an index is best searched, as ``esvector tune`` found it; kept in the passport.
+
+    ``num_candidates`` are considered on each shard for ``k`` hits, and more for more hits in proportion. ``oversample``
+    times k quantized hits are compared again exactly; None is what the mapping says. ``recall`` is what was measured.
+    """
+
+    num_candidates: int
+    k: int = 10
+    oversample: float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

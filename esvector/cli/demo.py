@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from elasticsearch import Elasticsearch
 
@@ -122,8 +122,8 @@ def _search(client: Elasticsearch) -> None:
     _show(searcher, f"esvector similar {ALIAS} {EXAMPLE}", lambda: searcher.similar(EXAMPLE, k=_HITS))
 
 
-def _show(searcher: Searcher, command: str, ask: Callable[[], list[Hit]]) -> None:
-    from esvector.cli.report import print_hits
+def _show(searcher: Searcher, command: str, ask: Callable[[], Sequence[Hit]]) -> None:
+    from esvector.cli.hits import print_hits
 
     started = time.perf_counter()
     hits = ask()

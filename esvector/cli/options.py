@@ -27,7 +27,6 @@ __all__ = [
     "EncoderOptions",
     "document_options",
     "encoder_options",
-    "filter_options",
     "node_home",
     "open_client",
     "output_option",
@@ -256,17 +255,6 @@ def server_option(command: _F) -> _F:
 def output_option(command: _F) -> _F:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="JSON lines on stdout, as when it is piped.")(command)
-
-
-def filter_options(command: _F) -> _F:
-    """Add ``--where``, ``--filter`` and ``-k``."""
-    for option in (
-        click.option("--filter", "raw_filter", metavar="JSON", help="A filter in Query DSL, as JSON."),
-        click.option("--where", metavar="EXPR", help='A filter, such as "year >= 2020 and lang in (en, fr)".'),
-        click.option("-k", type=int, default=10, show_default=True, help="How many hits."),
-    ):
-        command = option(command)
-    return command
 
 
 def query_cache_option(command: _F) -> _F:

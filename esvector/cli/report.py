@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import shlex
-import shutil
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from esvector.types import Hit, IndexReport
+    from esvector.types import IndexReport
 
-__all__ = ["print_hits", "print_json", "print_report"]
+__all__ = ["print_json", "print_report"]
 
-_WIDEST = 110
 _LONG_GRAPH = 1.0  # seconds that are worth a word
 
 
@@ -25,25 +22,6 @@ def print_json(value: Mapping[str, Any]) -> None:
     import orjson
 
     click.echo(orjson.dumps(value, default=str).decode())
-
-
-def print_hits(hits: Sequence[Hit], text_fields: Sequence[str], *, as_json: bool) -> None:
-    """Write hits, best first: one JSON object each, or score, id and the beginning of the text."""
-    if as_json:
-        for hit in hits:
-            print_json(asdict(hit))
-        return
-    if not hits:
-        click.echo("no hits", err=True)
-    for hit in hits:
-        click.echo(f"{click.style(f'{hit.score:6.3f}', fg='green', bold=True)}  {click.style(hit.id, bold=True)}")
-        if beginning := _beginning(hit, text_fields) if hit.passage is None else _shorten(hit.passage.text):
-            width = min(_WIDEST, shutil.get_terminal_size().columns)
-            click.echo(
-                click.style(
-                    textwrap.fill(beginning, width, initial_indent=" " * 8, subsequent_indent=" " * 8), dim=True
-                )
-            )
 
 
 def print_report(report: IndexReport, *, as_json: bool, more: Mapping[str, Any] | None = None) -> None:
@@ -110,12 +88,3 @@ def _rejected(report: IndexReport) -> Iterator[str]:
 
 def _share(busy: float, workers: int, seconds: float) -> str:
     return f"{100 * busy / workers / seconds:.0f} %" if seconds else "-"
-
-
-def _beginning(hit: Hit, text_fields: Sequence[str]) -> str:
-    texts = [str(hit.source[name]) for name in text_fields if hit.source.get(name)]
-    return _shorten(" ".join(text for text in texts if text != hit.id))
-
-
-def _shorten(text: str, length: int = 160) -> str:
-    return textwrap.shorten(" ".join(text.split()), length, placeholder=" …")

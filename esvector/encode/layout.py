@@ -12,7 +12,7 @@ import orjson
 from esvector.encode.profile import Side
 from esvector.errors import EncoderError
 
-__all__ = ["RAW_DPR", "Layout", "ModuleRef", "read_layout"]
+__all__ = ["RAW_DPR", "Layout", "ModuleRef", "read_json", "read_layout"]
 
 RAW_DPR = "dpr"
 """Type of the one module of a folder that transformers wrote for a DPR encoder, without sentence-transformers."""
@@ -91,9 +91,9 @@ class Layout:
 
 def read_layout(path: Path) -> Layout:
     """Read the folder of a model. Raises EncoderError when its modules are not stated, or a Router lacks a side."""
-    config = _read_json(path / _CONFIG) or {}
-    listed = _read_json(path / "modules.json")
-    model_config = _read_json(path / "config.json") or {}
+    config = read_json(path / _CONFIG) or {}
+    listed = read_json(path / "modules.json")
+    model_config = read_json(path / "config.json") or {}
     if listed is None:
         modules: tuple[ModuleRef, ...] = (_raw_dpr(path, model_config),)
         config = {"similarity_fn_name": "dot"}
@@ -133,7 +133,7 @@ def _routes(path: Path, modules: tuple[ModuleRef, ...]) -> dict[Side, tuple[Modu
     if modules[0].name not in ("Router", "Asym"):
         return None
     folder = modules[0].folder
-    config = _read_json(path / folder / "router_config.json") or _read_json(path / folder / "config.json") or {}
+    config = read_json(path / folder / "router_config.json") or read_json(path / folder / "config.json") or {}
     structure, types = config.get("structure", {}), config.get("types", {})
     mapped = (config.get("parameters") or {}).get("route_mappings") or {}
     routes: dict[Side, tuple[ModuleRef, ...]] = {}
@@ -170,7 +170,7 @@ def _deciding_files(folder: Path, module: str) -> list[Path]:
 
 
 def _digest(file: Path) -> bytes:
-    if file.suffix == ".json" and isinstance(facts := _read_json(file), dict):
+    if file.suffix == ".json" and isinstance(facts := read_json(file), dict):
         names = _DECIDING.get(file.name, facts.keys() - _NOT_DECIDING)
         deciding = {name: facts[name] for name in names if name in facts}
         return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).digest()
@@ -178,7 +178,8 @@ def _digest(file: Path) -> bytes:
         return hashlib.file_digest(stream, "sha256").digest()
 
 
-def _read_json(path: Path) -> Any:  # noqa: ANN401
+def read_json(path: Path) -> Any:  # noqa: ANN401
+    """Read a file of a model; None where there is none. Raises EncoderError where it is not JSON."""
     try:
         return orjson.loads(path.read_bytes())
     except FileNotFoundError:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from esvector.encode.backends.torch import Embedder
 
-__all__ = ["SideModules", "as_sentence_transformer", "default_device", "load_side"]
+__all__ = ["SideModules", "as_sentence_transformer", "default_device", "load_side", "position_limit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +161,8 @@ def _length(first: nn.Module, asked: int | None) -> int | None:
         return asked
     own = getattr(first, "max_seq_length", None)
     if asked is None:
-        return int(own) if own and own < 10**6 else _positions(first)
-    if (positions := _positions(first)) is not None and asked > positions:
+        return int(own) if own and own < 10**6 else position_limit(first)
+    if (positions := position_limit(first)) is not None and asked > positions:
         raise ConfigError(
             f"max_length is {asked}, but the model has positions for {positions} tokens",
             f"use at most {positions}, or a model made for longer texts",
@@ -172,7 +172,7 @@ def _length(first: nn.Module, asked: int | None) -> int | None:
     return asked
 
 
-def _positions(first: nn.Module) -> int | None:
+def position_limit(first: nn.Module) -> int | None:
     """How many tokens the position table of a transformer takes; None where positions are computed."""
     config = getattr(getattr(first, "model", first), "config", None)
     if getattr(config, "position_embedding_type", "absolute") not in (None, "absolute"):

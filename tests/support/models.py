@@ -33,6 +33,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
+    BertForSequenceClassification,
     BertModel,
     DPRConfig,
     DPRContextEncoder,
@@ -182,6 +183,12 @@ def router_deep(folder: Path, seed: int = 0) -> Path:
     query = [_transformer(_bert(seed + 1, layers=1), _fast_tokenizer(32)), Pooling(DIMS, "mean")]
     document = [_transformer(_bert(seed, layers=2), _fast_tokenizer(64)), Pooling(DIMS, "mean")]
     return _save([Router.for_query_document(query, document)], folder, similarity="cosine")
+
+
+def cross_encoder(folder: Path, seed: int = 0, *, labels: int = 1, max_length: int = 64) -> Path:
+    """A model that reads two texts together and gives the pair one score (or label), in the layout of transformers."""
+    head = BertForSequenceClassification(BertConfig(**_bert_config(), num_labels=labels))
+    return _save_plain(_drawn(head, seed), _fast_tokenizer(max_length), folder)
 
 
 def pickled(folder: Path) -> Path:

@@ -1,0 +1,132 @@
+"""The same searches for asyncio: what waits for the server is awaited, and models run in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+from esvector.encode.encoder import Encoder
+from esvector.errors import SearchError
+from esvector.search.conditions import Where
+from esvector.search.models import Models
+from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
+from esvector.search.options import SearchKeywords, SearchOptions
+from esvector.search.rerank import Reranker
+from esvector.search.results import Results
+from esvector.search.searcher import as_list, batches_of, explained, msearch_answers
+from esvector.search.searching import search_steps
+from esvector.search.similar import similar_steps
+from esvector.search.target import Target, read_target
+
+if TYPE_CHECKING:
+    from elasticsearch import AsyncElasticsearch
+
+__all__ = ["AsyncSearcher"]
+
+T = TypeVar("T")
+
+
+class AsyncSearcher:
+    """``Searcher`` for asyncio, with the same arguments and methods. Safe to use from several tasks of one loop.
+
+    ``client`` is an ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
+    """
+
+    def __init__(
+        self,
+        client: AsyncElasticsearch,
+        alias: str,
+        *,
+        scope: Where = None,
+        encoder: Encoder | None = None,
+        device: str | None = None,
+        query_cache: str | Path | None = None,
+        reranker: Reranker | None = None,
+    ) -> None:
+        self.client = client
+        self.alias = alias
+        self.scope = scope
+        self._models = Models(encoder, device, None if query_cache is None else Path(query_cache), reranker)
+        self._target: Target | None = None
+
+    @overload
+    async def search(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
+        self, query: str, **options: Unpack[SearchKeywords]
+    ) -> Results: ...
+    @overload
+    async def search(self, query: Sequence[str], **options: Unpack[SearchKeywords]) -> list[Results]: ...
+    async def search(self, query: str | Sequence[str], **options: Unpack[SearchKeywords]) -> Results | list[Results]:
+        """Return the ``k`` best documents for ``query``; see ``Searcher.search``."""
+        asked = SearchOptions(**options)
+        queries = [query] if isinstance(query, str) else list(query)
+        if not queries:
+            return []
+        found = await self._run(search_steps(self.alias, queries, asked, self.scope))
+        return found[0] if isinstance(query, str) else found
+
+    async def similar(
+        self,
+        like: str | Sequence[str] = (),
+        *,
+        unlike: str | Sequence[str] = (),
+        text: str | Sequence[str] = (),
+        **options: Unpack[SearchKeywords],
+    ) -> Results:
+        """Return the ``k`` documents nearest to examples; see ``Searcher.similar``."""
+        steps = similar_steps(
+            self.alias, as_list(like), as_list(unlike), as_list(text), SearchOptions(**options), self.scope
+        )
+        return await self._run(steps)
+
+    async def _run(self, steps: Steps[T]) -> T:
+        advance: Callable[[], Need] = partial(next, steps)
+        while True:
+            try:
+                need = advance()
+            except StopIteration as done:
+                found: T = done.value
+                return found
+            started = perf_counter()
+            try:
+                answer = await self._perform(need)
+            except SearchError as error:
+                advance = partial(steps.throw, error)
+            else:
+                advance = partial(steps.send, answer)
+            need.seconds = perf_counter() - started
+
+    async def _perform(self, need: Need) -> object:
+        match need:
+            case LookUp():
+                if need.again or self._target is None:
+                    self._target = await self._look_up()
+                return self._target
+            case EncodeQueries():
+                return await asyncio.to_thread(self._models.encode_queries, need)
+            case EncodeDocuments():
+                return await asyncio.to_thread(self._models.encode_documents, need)
+            case Rerank():
+                return await asyncio.to_thread(self._models.rerank, need)
+            case Send():
+                with explained(self.client, self.alias):
+                    return await self._send(need)
+
+    async def _send(self, need: Send) -> list[Mapping[str, Any]]:
+        if len(need.bodies) == 1:
+            answer = await self.client.search(
+                index=self.alias, allow_partial_search_results=need.allow_partial, body=need.bodies[0]
+            )
+            return [answer.body]
+        answers: list[Mapping[str, Any]] = []
+        for lines in batches_of(self.alias, need):
+            answers += msearch_answers(await self.client.msearch(searches=lines), self.alias)
+        return answers
+
+    async def _look_up(self) -> Target:
+        with explained(self.client, self.alias):
+            answer = await self.client.indices.get_mapping(index=self.alias)
+            return read_target(self.alias, answer.body)

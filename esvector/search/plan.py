@@ -1,0 +1,80 @@
+"""How to search vectors: over all that match, exactly, where they are few; else by the graph, and how widely."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from esvector.search.options import MAX_K, SearchOptions
+from esvector.search.target import Target
+
+__all__ = ["EXACT_UP_TO", "Matches", "Plan", "default_candidates", "exact_plan", "make_plan"]
+
+EXACT_UP_TO = 5_000
+"""Vectors that are compared one by one rather than by the graph: a few milliseconds (docs/search.md)."""
+
+_LEAST_CANDIDATES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """How many documents match a filter, and how many vectors they have: one each, or one for each passage.
+
+    ``at_least`` says that counting ended there.
+    """
+
+    documents: int
+    vectors: int
+    at_least: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How vectors are searched, and why.
+
+    ``num_candidates`` and ``oversample`` are those of an approximate search; an ``exact`` one compares all that match.
+    """
+
+    exact: bool
+    num_candidates: int
+    oversample: float | None
+    why: str
+    matches: Matches | None = None
+
+
+def make_plan(options: SearchOptions, target: Target, matches: Matches | None) -> Plan:
+    """Choose by how many documents match; ``matches`` is None where no filter restricts them."""
+    if options.mode == "exact":
+        return exact_plan(matches, "mode 'exact' compares every document that matches")
+    candidates, source = _candidates(options, target)
+    oversample = options.oversample
+    if oversample is None and target.passport.search is not None:
+        oversample = target.passport.search.oversample
+    if options.num_candidates is not None:
+        return Plan(False, candidates, oversample, source, matches)
+    if matches is not None and matches.vectors <= EXACT_UP_TO:
+        return exact_plan(matches, f"few match, at most {EXACT_UP_TO:,}: comparing each is quick, and misses none")
+    return Plan(False, candidates, oversample, source, matches)
+
+
+def exact_plan(matches: Matches | None, why: str) -> Plan:
+    """Compare every document that matches."""
+    return Plan(True, MAX_K, None, why, matches)
+
+
+def default_candidates(k: int) -> int:
+    """How many candidates of each shard are considered for ``k`` hits of an index that was not tuned."""
+    return min(MAX_K, max(_LEAST_CANDIDATES, 3 * k))
+
+
+def _candidates(options: SearchOptions, target: Target) -> tuple[int, str]:
+    if options.num_candidates is not None:
+        return max(options.num_candidates, options.depth), "num_candidates is what the search asks for"
+    tuned = target.passport.search
+    if tuned is not None:
+        scaled = math.ceil(tuned.num_candidates * max(1.0, options.depth / tuned.k))
+        found = "" if tuned.recall is None else f", with a recall of {tuned.recall:.3f}"
+        return min(MAX_K, max(scaled, options.depth)), f"num_candidates is as tuned for k = {tuned.k}{found}"
+    return default_candidates(
+        options.depth
+    ), "many match: the graph is searched, no less than three times as widely as k"
