@@ -108,6 +108,20 @@ def test_filter_and_k_are_those_of_the_search(server_url: str, papers: str) -> N
 
 
 @pytest.mark.usefixtures("collection")
+def test_each_mode_is_evaluated(server_url: str, papers: str) -> None:
+    """No word of "vehicles without fuel" or "monetary policy" is in any document."""
+    found_by = {
+        mode: found(server_url, papers, "--beir", "collection", "--measures", "P@1", "--mode", mode)
+        for mode in ("vector", "exact", "text", "hybrid")
+    }
+    assert found_by["vector"]["measures"] == found_by["exact"]["measures"] == {"P@1": 6 / 8}
+    assert found_by["text"]["measures"]["P@1"] < found_by["hybrid"]["measures"]["P@1"]
+    assert found_by["text"]["counts"]["empty"] >= 2
+    assert any("found nothing" in remark for remark in found_by["text"]["remarks"])
+    assert found_by["hybrid"]["counts"]["empty"] == 0
+
+
+@pytest.mark.usefixtures("collection")
 def test_two_versions_of_an_index_are_compared(server_url: str, papers: str) -> None:
     report = found(server_url, papers, "--beir", "collection", "--not-worse-than", "papers-000001")
     assert [one["difference"] for one in report["comparisons"]["papers-000001"]] == [0, 0, 0]
@@ -141,7 +155,7 @@ def test_judgements_of_documents_that_are_not_there(es: Elasticsearch, alias: st
 @pytest.mark.usefixtures("collection")
 def test_documents_in_passages_are_counted_once(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     profile = EncoderProfile("all-MiniLM-L6-v2")
-    options = PassageOptions(16, 0)
+    options = PassageOptions(24, 0)
     indexer = Indexer(es, alias, profile=profile, passages=options, dead_letters=tmp_path / "dead.jsonl")
     indexer.run([{"id": id_, "text": f"{text} " * 12} for id_, text, _ in PAPERS if id_ != "car"])
     report = evaluate(Searcher(es, alias), read_queries("queries.jsonl"), read_qrels("qrels.tsv"), "P@1")
@@ -155,7 +169,7 @@ def test_the_examples_of_the_page(
 ) -> None:
     (console,) = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^\$ esvector (.*)$", console, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         args = [arg.replace('"', "") for arg in re.findall(r'"[^"]*"|\S+', command)]
         result = run_command(server_url, *args)
