@@ -59,7 +59,7 @@ def test_without_diversity_it_is_the_order_by_score_equal_ones_as_given() -> Non
     scores = np.array([0.1, 0.9, 0.5, 0.9, 0.5], np.float32)
     vectors = np.ones((5, 3), np.float32)
     for similarity in ("cosine", "dot", None):
-        assert diversify(scores, vectors, 5, 0, similarity) == [1, 3, 2, 4, 0]  # type: ignore[arg-type]
+        assert diversify(scores, vectors, 5, 0, similarity) == [1, 3, 2, 4, 0]
 
 
 def test_a_copy_of_what_was_shown_waits_for_something_new() -> None:

@@ -16,7 +16,8 @@ NONE = np.zeros((0, 8), np.float32)
 
 def units(n: int, seed: int, dims: int = 8) -> NDArray[np.float32]:
     vectors = np.random.default_rng(seed).standard_normal((n, dims)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def test_one_example_is_the_query_itself() -> None:
