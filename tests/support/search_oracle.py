@@ -19,7 +19,7 @@ from tests.support.encoders import HashEncoder
 Record: TypeAlias = dict[str, Any]
 Vectors: TypeAlias = NDArray[np.float32]
 
-WORDS = "river stone garden engine violin desert harbour lantern meadow copper".split()
+WORDS = ["river", "stone", "garden", "engine", "violin", "desert", "harbour", "lantern", "meadow", "copper"]
 VENUES = ["ACL", "EMNLP", "NeurIPS", "New York"]
 TAGS = ["red", "green", "blue", "grey"]
 
