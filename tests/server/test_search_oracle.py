@@ -121,7 +121,8 @@ def load(es: Elasticsearch, alias: str, setup: Setup, encoder: HashEncoder, root
         alias,
         mapping=template,
         element_type=setup.element_type,
-        passages=PassageOptions(16, 3) if setup.passages else None,
+        passages=PassageOptions(20, 3) if setup.passages else None,
+        graph="inline",
         **options,
     ).run(first)
     Indexer(es, alias, **options).run(changed)

@@ -1,21 +1,22 @@
-"""What Elasticsearch answers wrongly without saying so, or says late: a user of esvector gets what is right, or an error.
+"""What Elasticsearch answers wrongly without saying so, or says late: a user gets what is right, or a clear error.
 
-Each test names the trap (found on 9.5.3) and shows it on the real node where that takes one request. Those that other
-files cover:
+Each test names its trap (found on 9.5.3), and shows it on the real node where that takes one request. Those that others
+cover, with the names of their tests:
 
-| trap | test |
-|---|---|
-| approximate hits with quantized scores, of every type of vector field | ``test_search_oracle.py``: every score |
-| a filter after the search leaves fewer than k | ``test_searching.py::test_k_hits_come_back_where_k_documents_match_the_filter`` |
-| k, num_candidates out of range | ``test_searching.py::test_k_out_of_range``, ``test_num_candidates_out_of_range`` |
-| an unmapped field in ``where`` finds nothing | ``test_searching.py::test_a_filter_on_a_field_that_is_not_there_names_near_ones`` |
-| a field without a keyword, a value of another type | ``tests/unit/test_filters.py`` |
-| scores of negative dot products | ``test_searching.py::test_scores_of_a_dot_product_model_are_dot_products`` |
-| an alias that moves to vectors of other dims | ``test_search_modes.py::test_a_searcher_follows_its_alias_to_an_encoder_of_other_dims`` |
-| pages of equal scores overlap | ``test_search_modes.py::test_pages_neither_overlap_nor_leave_a_gap_where_scores_are_equal`` |
-| highlights of a kNN search are empty | ``test_search_modes.py::test_words_are_highlighted_in_every_mode`` |
-| vectors cannot be counted | ``test_search_modes.py::test_analysed_text_has_no_facet`` |
-| ``_score`` of passages is of another one | ``test_search_oracle.py::test_a_hit_shows_the_passage_that_it_has_its_score_from`` |
+- approximate hits with quantized scores, of any vector field; the best passage is another one by quantized vectors:
+  ``test_search_oracle.py``, every score
+- a filter after the search leaves fewer than k:
+  ``test_searching.py`` test_k_hits_come_back_where_k_documents_match_the_filter
+- k or num_candidates out of range: ``test_searching.py`` test_k_out_of_range, test_num_candidates_out_of_range
+- text without a keyword, values of another type: ``tests/unit/test_filters.py``
+- the score of a negative dot product: ``test_searching.py`` test_scores_of_a_dot_product_model_are_dot_products
+- an alias that moves to vectors of other dims:
+  ``test_search_modes.py`` test_a_searcher_follows_its_alias_to_an_encoder_of_other_dims
+- pages of equal scores overlap:
+  ``test_search_modes.py`` test_pages_neither_overlap_nor_leave_a_gap_where_scores_are_equal
+- a kNN search highlights nothing: ``test_search_modes.py`` test_words_are_highlighted_in_every_mode
+- vectors cannot be counted: ``test_search_modes.py`` test_analysed_text_has_no_facet
+- the boolean and date keys of counts are numbers: ``test_search_modes.py`` test_facets_count_all_that_match_or_the_hits
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ from esvector.errors import (
     ConfigError,
     FilterError,
     IndexNotFoundError,
-    PartialResultsError,
     SearchError,
     UnknownFieldError,
 )
@@ -81,12 +81,14 @@ def best(query: str, k: int, wanted: Any = None) -> list[str]:
     return [chosen[row]["id"] for row in np.argsort(-scores)[:k]]
 
 
-def load(es: Elasticsearch, alias: str, root: Path, *, shards: int = 1, graph: Any = None, **options: Any) -> Searcher:
-    """Index the records, or those of ``options``; a vector field has the ``index_options`` ``graph``."""
+def load(
+    es: Elasticsearch, alias: str, root: Path, *, shards: int = 1, index_options: Any = None, **options: Any
+) -> Searcher:
+    """Index the records, or the ``documents`` of ``options``, which are else those of the indexer."""
     template = load_template(passages="passages" in options)
     template["settings"]["index"]["number_of_shards"] = shards
-    if graph is not None:
-        template["mappings"]["properties"]["vector"] = {"type": "dense_vector", "index_options": graph}
+    if index_options is not None:
+        template["mappings"]["properties"]["vector"] = {"type": "dense_vector", "index_options": index_options}
     made = options.pop("documents", RECORDS)
     encoder = options.pop("encoder", HashEncoder(DIMS))
     Indexer(es, alias, encoder=encoder, mapping=template, dead_letters=root / "dead.jsonl", **options).run(made)
@@ -137,7 +139,7 @@ def test_more_hits_than_there_are_documents(searcher: Searcher, mode: Any) -> No
 
 def test_a_flat_field_answers_k_hits(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     """A kNN query in the query DSL answers every document of a flat field, whatever k is."""
-    searcher = load(es, alias, tmp_path, graph={"type": "flat"})
+    searcher = load(es, alias, tmp_path, index_options={"type": "flat"})
     raw = es.search(index=alias, query={"knn": raw_knn(searcher)}, size=1000)
     assert len(raw["hits"]["hits"]) == COUNT
     for mode in ("vector", "exact"):
@@ -148,14 +150,14 @@ def test_a_flat_field_answers_k_hits(es: Elasticsearch, alias: str, tmp_path: Pa
 
 def test_no_more_than_10000_hits_however_they_are_cut(searcher: Searcher) -> None:
     """More than 10,000 by ``from`` and ``size``, or as candidates, are refused by the server."""
-    for options in ({"k": 10, "offset": 9_991}, {"k": 10_001}, {"num_candidates": 10_001}, {"offset": -1}):
-        with pytest.raises(ConfigError, match="10000|10,000"):
+    for options in ({"k": 10, "offset": 9_991}, {"k": 10_001}, {"num_candidates": 10_001}):
+        with pytest.raises(ConfigError, match="10000"):
             searcher.search(QUERY, **options)  # type: ignore[arg-type]
     assert len(searcher.search(QUERY, k=1, offset=9_999)) == 0
     assert len(searcher.search(QUERY, k=10, num_candidates=10_000)) == 10
 
 
-@pytest.mark.parametrize("k", [10, 3000])
+@pytest.mark.parametrize("k", [10, 3900])
 def test_matches_that_are_all_in_one_small_segment(es: Elasticsearch, alias: str, tmp_path: Path, k: int) -> None:
     """What a request scans of a segment is in proportion to its size, so matches that are all in one may not be."""
     made = [{"id": f"d{n}", "text": f"text {n}", "batch": "old" if n < 13_000 else "new"} for n in range(17_000)]
@@ -192,7 +194,7 @@ def test_a_vector_field_that_is_none_is_an_error(es: Elasticsearch, alias: str, 
 @pytest.mark.parametrize(
     ("vector", "said"),
     [
-        ({"type": "dense_vector", "dims": 16, "similarity": "cosine"}, "different dimension"),
+        ({"type": "dense_vector", "dims": 16, "similarity": "cosine"}, "different number of dimensions"),
         ({"type": "dense_vector", "dims": DIMS, "index": False}, r"\[index\] set to \[true\]"),
     ],
 )
@@ -368,7 +370,7 @@ def test_filters_of_documents_in_passages_all_count(es: Elasticsearch, alias: st
     """Inside of one ``bool``, filters of documents and of passages find nothing."""
     made = [record | {"text": f"{record['text']} " * 8} for record in RECORDS[:200]]
     encoder = HashEncoder(DIMS)
-    load(es, alias, tmp_path, documents=made, encoder=encoder, passages=PassageOptions(16, 2))
+    load(es, alias, tmp_path, documents=made, encoder=encoder, passages=PassageOptions(20, 2))
     searcher = Searcher(es, alias, encoder=encoder, scope="even = true")
     raw: list[dict[str, Any]] = [{"exists": {"field": "text"}}, {"bool": {"must_not": {"term": {"year": 2001}}}}]
     ids = {r["id"] for r in made if r["even"] and 2000 <= r["year"] < 2020 and r["year"] != 2001}
@@ -381,7 +383,7 @@ def test_filters_of_documents_in_passages_all_count(es: Elasticsearch, alias: st
 # Scores
 
 
-GRAPHS: list[dict[str, Any]] = [
+QUANTIZED: list[dict[str, Any]] = [
     {"type": "int8_hnsw"},
     {"type": "int4_hnsw"},
     {"type": "int8_flat"},
@@ -389,16 +391,16 @@ GRAPHS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: "-".join(map(str, graph.values())))
+@pytest.mark.parametrize("quantized", QUANTIZED, ids=lambda options: str(options["type"]))
 def test_scores_are_exact_however_few_bits_are_compared(
-    es: Elasticsearch, alias: str, tmp_path: Path, graph: dict[str, Any]
+    es: Elasticsearch, alias: str, tmp_path: Path, quantized: dict[str, Any]
 ) -> None:
     """Where a mapping says nothing of rescoring, int8 and int4 hits have the scores of their quantized vectors."""
-    searcher = load(es, alias, tmp_path, graph=graph)
+    searcher = load(es, alias, tmp_path, index_options=quantized, graph="inline")
     vectors = HashEncoder(DIMS).encode_document([record["text"] for record in RECORDS])
     scores = vectors @ HashEncoder(DIMS).encode_query([QUERY])[0]
     exact = {record["id"]: float(score) for record, score in zip(RECORDS, scores, strict=True)}
-    if "rescore_vector" not in graph:
+    if "rescore_vector" not in quantized:
         raw = es.search(index=alias, knn=raw_knn(searcher, k=10))["hits"]["hits"]
         assert max(abs(2 * hit["_score"] - 1 - exact[hit["_id"]]) for hit in raw) > 1e-5
     for options in ({}, {"where": "even = true"}, {"where": "even = true", "num_candidates": 100}, {"mode": "exact"}):
@@ -409,7 +411,7 @@ def test_scores_are_exact_however_few_bits_are_compared(
 @pytest.mark.parametrize("kind", ["int8_hnsw", "int4_hnsw"])
 def test_the_least_similarity_is_of_exact_scores(es: Elasticsearch, alias: str, tmp_path: Path, kind: str) -> None:
     """The server compares the least similarity with quantized ones."""
-    searcher = load(es, alias, tmp_path, graph={"type": kind})
+    searcher = load(es, alias, tmp_path, index_options={"type": kind}, graph="inline")
     vectors = HashEncoder(DIMS).encode_document([record["text"] for record in RECORDS])
     scores = np.sort(vectors @ HashEncoder(DIMS).encode_query([QUERY])[0])[::-1]
     for rank in (1, 7, 20, 30):
