@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from esvector.index.sources import read_documents
     from esvector.passport import Passport
     from esvector.search.async_searcher import AsyncSearcher
+    from esvector.search.filter_field import Field
     from esvector.search.results import Results
     from esvector.search.searcher import Searcher
     from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
@@ -30,6 +31,7 @@ __all__ = [
     "Encoder",
     "EncoderProfile",
     "EsvectorError",
+    "Field",
     "Hit",
     "IndexReport",
     "Indexer",
@@ -52,6 +54,7 @@ _HOMES = {
     "Encoder": "esvector.encode.encoder",
     "EncoderProfile": "esvector.encode.profile",
     "EsvectorError": "esvector.errors",
+    "Field": "esvector.search.filter_field",
     "Hit": "esvector.types",
     "IndexReport": "esvector.types",
     "Indexer": "esvector.index.indexer",

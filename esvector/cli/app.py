@@ -33,6 +33,7 @@ EXIT_TERMINATED = 143
 
 _COMMANDS = {
     "demo": "esvector.cli.demo:demo",
+    "doctor": "esvector.cli.doctor:doctor",
     "duplicates": "esvector.cli.duplicates:duplicates",
     "estimate": "esvector.cli.estimate:estimate",
     "evaluate": "esvector.cli.evaluate:evaluate",
@@ -40,12 +41,14 @@ _COMMANDS = {
     "models": "esvector.cli.models:models",
     "node": "esvector.cli.node:node",
     "prune": "esvector.cli.versions:prune",
+    "recall": "esvector.cli.recall:recall",
     "rollback": "esvector.cli.versions:rollback",
     "reembed": "esvector.cli.reembed:reembed",
     "retry": "esvector.cli.retry:retry",
     "search": "esvector.cli.search:search",
     "similar": "esvector.cli.search:similar",
     "status": "esvector.cli.status:status",
+    "tune": "esvector.cli.tune:tune",
     "versions": "esvector.cli.versions:versions",
 }
 

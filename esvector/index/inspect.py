@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-__all__ = ["PREVIOUS_KEY", "VersionStatus", "describe_versions"]
+__all__ = ["PREVIOUS_KEY", "VersionStatus", "describe_versions", "memory_bytes"]
 
 # In a mapping's _meta, beside the passport: the index that readers saw before this one.
 PREVIOUS_KEY = "esvector_previous"
@@ -118,7 +118,7 @@ def _describe(
         dims=passport.encoder.dims or 0,
         vector_type=vector_type,
         disk_bytes=stats["store"]["size_in_bytes"],
-        memory_bytes=_memory(stats.get("dense_vector", {}).get("off_heap"), vector_type),
+        memory_bytes=memory_bytes(stats.get("dense_vector", {}).get("off_heap"), vector_type),
         health=health,
         created=_iso(int(facts["settings"]["index"]["creation_date"])),
         previous=facts["mappings"]["_meta"].get(PREVIOUS_KEY),
@@ -130,7 +130,8 @@ def _iso(milliseconds: int) -> str:
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
-def _memory(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:
+def memory_bytes(off_heap: Mapping[str, Any] | None, vector_type: str) -> int | None:
+    """Return what a fast search keeps in memory, by ``off_heap`` of an index's statistics; None where they lack it."""
     if off_heap is None:
         return None
     quantized = off_heap.get("total_veq_size_bytes", 0) + off_heap.get("total_veb_size_bytes", 0)

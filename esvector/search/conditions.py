@@ -1,4 +1,4 @@
-"""Which documents may be found: the user's filters and the searcher's own, as clauses that only narrow."""
+"""Which documents may be found: the searcher's scope and the user's filters, as clauses that only narrow."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from esvector.search.filters import Filter, compile_filter, to_query
-from esvector.search.options import RawFilter
+from esvector.search.filter_raw import Raw
+from esvector.search.filter_scope import document_filters, knn_filter_list
+from esvector.search.filters import Filter
 from esvector.search.target import Target
 
 __all__ = ["Conditions", "Where"]
@@ -27,19 +28,16 @@ class Conditions:
     document: tuple[Clause, ...] = ()
 
     @classmethod
-    def of(cls, target: Target, scope: Where, where: Where = None, raw: RawFilter = None) -> Conditions:
+    def of(cls, target: Target, scope: Where, where: Where = None, raw: Raw | None = None) -> Conditions:
         """Return the conditions of a search: ``scope`` always, then ``where`` and ``raw`` (Query DSL).
 
         Raises FilterError for what cannot be understood, or is not in the mapping.
         """
-        compiled: list[Clause] = [
-            compile_filter(part, target.fields) if isinstance(part, str) else to_query(part, target.fields)
-            for part in (scope, where)
-            if part is not None
-        ]
-        if raw is not None:
-            compiled += [raw] if isinstance(raw, Mapping) else list(raw)
-        return cls(tuple(compiled), tuple(compiled))
+        fields, passages = target.fields, target.passages
+        return cls(
+            tuple(knn_filter_list(fields, scope=scope, where=where, raw=raw, passages=passages)),
+            tuple(document_filters(fields, scope=scope, where=where, raw=raw, passages=passages)),
+        )
 
     def without(self, document_ids: list[str]) -> Conditions:
         """Return the same, and not these documents."""

@@ -6,16 +6,15 @@ scaled down to the segment's share of the shard. Which segments hold what matche
 cut into buckets by their content hash, small enough that each is scanned wherever its documents are. All functions are
 pure:
 
-1. ``count_body`` and ``read_counts``: how many documents and vectors match, of how many.
-2. ``bucket_ranges``: filters that cut them into buckets; if there are several, their counts, and ``split_range`` where
-   one is too full.
-3. ``exact_body`` for each bucket, and ``merge`` of their answers.
+1. ``find_buckets``: filters that cut what matches into buckets, with what each counts. It yields the bodies that count,
+   and is sent their answers.
+2. ``exact_body`` for each bucket, and ``merge`` of their answers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -29,6 +28,7 @@ __all__ = [
     "bucket_ranges",
     "count_body",
     "exact_body",
+    "find_buckets",
     "fullest_bucket",
     "is_quantized",
     "largest_bucket",
@@ -44,6 +44,7 @@ _DIGITS = 32  # hex digits of a content hash
 _SPACE = 16**_DIGITS
 _PARTS = 16  # that a bucket which is too full is cut into
 _SPARE = 0.8  # of what is scanned for sure: buckets are not all of one size
+_UNHASHED: Mapping[str, Any] = {"bool": {"must_not": [{"exists": {"field": HASH_FIELD}}]}}
 _DEAD = 2  # deleted documents count for a segment's share, too: as many of them as live ones are allowed for
 _QUANTIZED = ("int8_", "int4_", "bbq_")
 
@@ -60,6 +61,37 @@ class Count:
 def is_quantized(vector: Mapping[str, Any]) -> bool:
     """Whether the mapping of a vector field keeps vectors quantized, so that scores need the raw ones."""
     return str(vector.get("index_options", {}).get("type", "")).startswith(_QUANTIZED)
+
+
+def find_buckets(
+    vector_field: str, filters: Sequence[Mapping[str, Any]] = (), *, passages: bool = False
+) -> Generator[dict[str, Any], Mapping[str, Any], list[tuple[Mapping[str, Any], Count]]]:
+    """Return filters, each with what it counts, that cut all that matches ``filters`` into buckets to scan.
+
+    Yields bodies of searches, and is sent their answers. Raises SearchError when more vectors than one request can scan
+    cannot be told apart.
+    """
+    total, _ = read_counts((yield count_body(vector_field, filters, passages=passages)))
+    if not total.vectors:
+        return []
+    waiting: list[dict[str, Any]] = bucket_ranges(total)
+    if len(waiting) == 1:
+        return [(waiting[0], total)]
+    most = fullest_bucket(total)
+    found: list[tuple[Mapping[str, Any], Count]] = []
+    while waiting:
+        _, counts = read_counts((yield count_body(vector_field, filters, waiting, passages=passages)))
+        counted = list(zip(waiting, counts, strict=True))
+        found += [(bucket, count) for bucket, count in counted if count.documents and count.vectors <= most]
+        waiting = [part for bucket, count in counted if count.vectors > most for part in split_range(bucket)]
+    # What esvector did not write has no hash.
+    documents = total.documents - sum(count.documents for _, count in found)
+    vectors = total.vectors - sum(count.vectors for _, count in found)
+    if vectors > most:
+        raise _too_many(f"{vectors:,} vectors are of documents without {HASH_FIELD}")
+    if vectors > 0:
+        found.append((_UNHASHED, Count(documents, vectors, total.everything)))
+    return found
 
 
 def count_body(
@@ -128,10 +160,7 @@ def split_range(bucket: Mapping[str, Any]) -> list[dict[str, Any]]:
     bounds = bucket["range"][HASH_FIELD]
     low, high = int(bounds["gte"], 16), int(bounds["lte"], 16) + 1
     if high - low == 1:
-        raise SearchError(
-            f"more than {MAX_CANDIDATES:,} vectors are of equal documents, so they cannot be searched exactly",
-            "remove the duplicates, or search with mode 'vector'",
-        )
+        raise _too_many("more vectors than that are of equal documents")
     return _cut(low, high, min(_PARTS, high - low))
 
 
@@ -175,6 +204,13 @@ def merge(answers: Sequence[Mapping[str, Any]], k: int) -> list[tuple[str, float
     """Return id and ``_score`` of the ``k`` best over all buckets, best first, equal scores ordered by id."""
     found = [(hit["_id"], _score(hit)) for answer in answers for hit in answer["hits"]["hits"]]
     return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:k]
+
+
+def _too_many(what: str) -> SearchError:
+    return SearchError(
+        f"an exact search compares at most {MAX_CANDIDATES:,} vectors in one request, and {what}",
+        "index the documents with esvector, without repeating them, or search with mode 'vector'",
+    )
 
 
 def _score(hit: Mapping[str, Any]) -> float:

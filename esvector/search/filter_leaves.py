@@ -1,6 +1,7 @@
 """One condition of a filter as Query DSL, checked against the mapping.
 
-Values only ever become JSON values of ``term``, ``terms`` and ``range`` clauses, and field names come from the mapping.
+Values only ever become JSON values of ``term``, ``terms``, ``range`` and ``prefix`` clauses, and field names come from
+the mapping.
 """
 
 from __future__ import annotations
@@ -11,16 +12,29 @@ from typing import Any, TypeAlias
 
 from esvector.errors import FilterError, UnknownFieldError
 from esvector.fields import FieldType
-from esvector.search.filter_tree import OPERATORS, Comparison, Exists, Literal, Membership
+from esvector.search.filter_dates import date_math
+from esvector.search.filter_tree import OPERATORS, Comparison, Exists, Literal, Membership, Nested, Prefix
 from esvector.search.filter_values import SCALES, Scale, Span, read_address, read_boolean
 
-__all__ = ["MAX_VALUES", "equal_clauses", "find_field", "range_clause"]
+__all__ = [
+    "MAX_PREFIX",
+    "MAX_VALUES",
+    "Condition",
+    "equal_clauses",
+    "find_field",
+    "prefix_clause",
+    "range_clause",
+    "unknown_field",
+]
 
 MAX_VALUES = 10_000
 # Elasticsearch 9.5.3 answers 400 to a longer term, in bytes.
 MAX_TERM_BYTES = 32_766
 
-Condition: TypeAlias = Comparison | Membership | Exists
+# In characters: every further one costs the server a state of an automaton.
+MAX_PREFIX = 1000
+
+Condition: TypeAlias = Comparison | Membership | Prefix | Exists
 
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 _ORDERED = frozenset({"keyword", "ip", *SCALES})
@@ -37,7 +51,7 @@ def find_field(node: Condition, fields: Mapping[str, FieldType]) -> FieldType:
     """
     name = node.field
     if name not in fields:
-        raise _unknown(node, fields)
+        raise unknown_field(node, fields)
     found = fields[name]
     if found.type in _WITHOUT_EXISTS:
         inside = [other for other in fields if other.startswith(f"{name}.")]
@@ -70,7 +84,9 @@ def equal_clauses(
         )
     field = _comparable(node, fields)
     if field.type in SCALES:
-        return _equal_on_scale(field, SCALES[field.type], [_span(node, field, value) for value in values])
+        math = [_math(node, field, "=", value) for value in values]
+        spans = [_span(node, field, value) for value, dated in zip(values, math, strict=True) if dated is None]
+        return _equal_on_scale(field, SCALES[field.type], spans) + [dated for dated in math if dated is not None]
     return _terms(_exact(field), [_whole(node, field, value) for value in values])
 
 
@@ -86,6 +102,8 @@ def range_clause(node: Comparison, value: Literal, fields: Mapping[str, FieldTyp
             + (f" Its keyword sub-field has an order: {field.exact}." if field.type == "text" else ""),
             node.position,
         )
+    if (dated := _math(node, field, node.operator, value)) is not None:
+        return dated
     if field.type in SCALES:
         return _range_on_scale(field, SCALES[field.type], node.operator, _span(node, field, value))
     if field.type == "ip" and "/" in value.text:
@@ -94,7 +112,21 @@ def range_clause(node: Comparison, value: Literal, fields: Mapping[str, FieldTyp
     return {"range": {field.name: {_RANGES[node.operator]: bound}}}
 
 
-def _comparable(node: Comparison | Membership, fields: Mapping[str, FieldType]) -> FieldType:
+def prefix_clause(node: Prefix, value: Literal, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The clause for ``startswith``; FilterError where the field is no keyword or the text is too long."""
+    field = _comparable(node, fields)
+    if field.type not in ("keyword", "text"):
+        raise FilterError(
+            f"the field {node.field!r} is of type {field.type}, whose values have no beginning",
+            "startswith works on keyword fields, and on text with a keyword sub-field.",
+            node.position,
+        )
+    if len(value.text) > MAX_PREFIX:
+        raise _misfit(node, field, value, f"a beginning of at most {MAX_PREFIX:,} characters")
+    return {"prefix": {_exact(field): {"value": _whole(node, field, value)}}}
+
+
+def _comparable(node: Comparison | Membership | Prefix, fields: Mapping[str, FieldType]) -> FieldType:
     field = find_field(node, fields)
     if field.type not in _COMPARABLE:
         raise FilterError(
@@ -154,6 +186,14 @@ def _range_on_scale(field: FieldType, scale: Scale, operator: str, span: Span) -
     return {"range": {field.name: {_RANGES[operator]: scale.write(bound), **scale.options}}}
 
 
+def _math(node: Condition, field: FieldType, operator: str, value: Literal) -> dict[str, Any] | None:
+    try:
+        bounds = date_math(field.type, operator, value.text)
+    except ValueError as error:
+        raise _misfit(node, field, value, str(error)) from None
+    return None if bounds is None else {"range": {field.name: {**bounds, **SCALES[field.type].options}}}
+
+
 def _span(node: Condition, field: FieldType, value: Literal) -> Span:
     try:
         return SCALES[field.type].read(value.text)
@@ -189,27 +229,23 @@ def _keyword(field: FieldType, text: str, bounded: bool) -> str:
 
 
 def _misfit(node: Condition, field: FieldType, value: Literal, expected: str) -> FilterError:
-    shown = value.text if len(value.text) <= 60 else f"{value.text[:60]}..."
     return FilterError(
-        f"{shown!r} does not fit the field {node.field!r} of type {field.type}",
+        f"{_shown(value.text)!r} does not fit the field {node.field!r} of type {field.type}",
         f"Compare it with {expected}.",
         node.position if value.position is None else value.position,
     )
 
 
-def _unknown(node: Condition, fields: Mapping[str, FieldType]) -> FilterError:
+def unknown_field(node: Condition | Nested, fields: Mapping[str, FieldType]) -> UnknownFieldError:
+    """The error for a field that is not in ``fields``, with the names that are near."""
     name = node.field
-    parents = [name[:at] for at, character in enumerate(name) if character == "."]
-    for parent in parents:
-        if parent in fields and fields[parent].type == "nested":
-            return FilterError(
-                f"the field {name!r} is inside the nested field {parent!r}, which filters do not reach yet",
-                _RAW,
-                node.position,
-            )
     lower = {known.lower(): known for known in fields}
     near = [lower[match] for match in get_close_matches(name.lower(), lower, n=3)]
     near += [known for known in fields if known.endswith(f".{name}") and known not in near][:3]
     listed = [known for known, field in fields.items() if field.type in _COMPARABLE and field.exact]
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Fields to compare: {', '.join(listed[:20]) or 'none'}."
-    return UnknownFieldError(f"the index has no field {name!r}", hint, node.position)
+    return UnknownFieldError(f"the index has no field {_shown(name)!r}", hint, node.position)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,18 +1,32 @@
-"""Reading a filter expression: the grammar, and what to say where it breaks."""
+"""Reading a filter expression: the grammar, and the tree that is made of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esvector.errors import FilterError
-from esvector.search.filter_tree import And, Comparison, Exists, Filter, Literal, Membership, Not, Or, flat
+from esvector.search.filter_messages import located, syntax_error
+from esvector.search.filter_tree import (
+    And,
+    Comparison,
+    Exists,
+    Filter,
+    Literal,
+    Membership,
+    Nested,
+    Not,
+    Or,
+    Prefix,
+    flat,
+)
 
 if TYPE_CHECKING:
     from lark import Lark, Token
-    from lark.exceptions import UnexpectedInput
 
-__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "located", "parse_expression"]
+__all__ = ["MAX_CHARACTERS", "MAX_DEPTH", "MAX_VALUES", "explained", "parse_expression"]
 
 MAX_CHARACTERS = 100_000
 MAX_DEPTH = 50
@@ -31,8 +45,12 @@ GRAMMAR = rf"""
     | (FIELD | NAME) OPERATOR (WORD | STRING)      -> comparison
     | (FIELD | NAME) _IN _list                     -> member
     | (FIELD | NAME) _NOT _IN _list                -> stranger
+    | (FIELD | NAME) _HAS_ALL _list                -> each
+    | (FIELD | NAME) _STARTS (WORD | STRING)       -> prefix
+    | (FIELD | NAME) _NOT _STARTS (WORD | STRING)  -> other
     | _EXISTS (FIELD | NAME)                       -> exists
     | _MISSING (FIELD | NAME)                      -> missing
+    | _ANY (FIELD | NAME) _WITHIN either _CLOSE    -> nested
 _list: _OPEN (WORD | STRING) (_COMMA (WORD | STRING))* _CLOSE
 
 _AND.2: /and(?!{_BARE})/i
@@ -41,47 +59,22 @@ _NOT.2: /not(?!{_BARE})/i
 _IN.2: /in(?!{_BARE})/i
 _EXISTS.2: /exists(?!{_BARE})/i
 _MISSING.2: /missing(?!{_BARE})/i
+_ANY.2: /any(?!{_BARE})/i
+_HAS_ALL.2: /has\s+all(?!{_BARE})/i
+_STARTS.2: /startswith(?!{_BARE})/i
 OPERATOR: "==" | "!=" | "<=" | ">=" | "=" | "<" | ">"
 _OPEN: "("
+_WITHIN: "("
 _CLOSE: ")"
 _COMMA: ","
 NAME: /`[^`]+`/
 STRING: /'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"/s
-FIELD: /(?!(and|or|not|in|exists|missing)(?!{_BARE})){_BARE}+/i
+FIELD: /(?!(and|or|not|in|exists|missing|any)(?!{_BARE})){_BARE}+/i
 WORD: /{_BARE}+/
 %ignore /\s+/
 """
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", "'": "'", '"': '"'}
-
-_MISSING_FIELD = (
-    "Start a condition with a field: year >= 2020. A name with odd characters goes in backticks: `my field` = 1."
-)
-_MISSING_OPERATOR = (
-    "After a field comes a comparison (= != < <= > >=) or in (...): year >= 2020, venue in ('ACL', 'EMNLP'). "
-    "To ask whether there is a value, write: exists doi, or: missing doi."
-)
-_MISSING_VALUE = (
-    "Compare with a value: year >= 2020. Quote one with spaces or other special characters: venue = 'New York'."
-)
-_MISSING_JOINT = (
-    "Join conditions with and, or: year >= 2020 and venue = ACL. "
-    "Quote a value with spaces or other special characters: venue = 'New York'."
-)
-_MISSING_LIST = "Write the values in parentheses, with commas between: venue in ('ACL', 'EMNLP')."
-_UNCLOSED_QUOTE = (
-    r"Close it with the same quote; a quote inside is written with a backslash: title = 'Alzheimer\'s disease'."
-)
-
-# What could have come next decides what to say; the first row with a terminal that was possible is used.
-_EXPLANATIONS = (
-    ("_AND", "expected and, or, or the end", _MISSING_JOINT),
-    ("OPERATOR", "expected a comparison", _MISSING_OPERATOR),
-    ("NAME", "expected a field", _MISSING_FIELD),
-    ("STRING", "expected a value", _MISSING_VALUE),
-    ("_COMMA", "expected a comma or a closing parenthesis", _MISSING_LIST),
-    ("_OPEN", "expected a list of values in parentheses", _MISSING_LIST),
-)
 
 
 def parse_expression(expression: str) -> Filter:
@@ -102,24 +95,32 @@ def parse_expression(expression: str) -> Filter:
         # One embedded builder and an automaton: no recursion, whatever the nesting.
         tree: Filter = _parser().parse(expression)  # type: ignore[assignment]
     except UnexpectedInput as error:
-        raise located(_explained(error, expression), expression) from None
+        raise located(syntax_error(error, expression), expression) from None
     except FilterError as error:
         raise located(error, expression) from None
     _check_depth(tree, expression)
     return tree
 
 
-def located(error: FilterError, expression: str) -> FilterError:
-    """``error`` with a caret under its place in ``expression``; unchanged if it has no place."""
-    if error.position is None:
-        return error
-    at = error.position
-    start = max(expression.rfind("\n", 0, at) + 1, at - 70)
-    end = min(len(expression), at + 40)
-    line = "".join(c if c.isprintable() else " " for c in expression[start:end].split("\n")[0])
-    return type(error)(
-        f"{error.message} (at character {at})\n  {line}\n  {' ' * (at - start)}^", error.remedy, error.position
-    )
+@contextmanager
+def explained(where: str | Filter) -> Iterator[Filter]:
+    """The tree of ``where``, for a block whose errors get a caret under their place in it.
+
+    Raises FilterError where it is no tree and no expression that can be read.
+    """
+    if isinstance(where, str):
+        tree = parse_expression(where)
+        try:
+            yield tree
+        except FilterError as error:
+            raise located(error, where) from None
+    elif isinstance(where, Filter):
+        yield where
+    else:
+        raise FilterError(
+            f"a {type(where).__name__} is not a filter",
+            'Write an expression, year >= 2020, or build one: Field("year") >= 2020.',
+        )
 
 
 @cache
@@ -141,11 +142,25 @@ class _Builder:
     def negated(self, parts: list[Filter]) -> Filter:
         return Not(parts[0])
 
+    def nested(self, parts: list[Any]) -> Filter:
+        return Nested(_name(parts[0]), parts[1], parts[0].start_pos)
+
+    def prefix(self, tokens: list[Token]) -> Filter:
+        return Prefix(_name(tokens[0]), _value(tokens[1]), tokens[0].start_pos)
+
+    def other(self, tokens: list[Token]) -> Filter:
+        return Not(self.prefix(tokens))
+
     def comparison(self, tokens: list[Token]) -> Filter:
         operator = "=" if tokens[1] == "==" else str(tokens[1])
         return Comparison(_name(tokens[0]), operator, _value(tokens[2]), tokens[0].start_pos)
 
-    def member(self, tokens: list[Token]) -> Filter:
+    def each(self, tokens: list[Token]) -> Filter:
+        listed = self.member(tokens)
+        parts = tuple(Comparison(listed.field, "=", value, listed.position) for value in listed.values)
+        return parts[0] if len(parts) == 1 else And(parts)
+
+    def member(self, tokens: list[Token]) -> Membership:
         if len(tokens) > MAX_VALUES + 1:
             raise FilterError(
                 f"the list has {len(tokens) - 1:,} values; at most {MAX_VALUES:,} are allowed",
@@ -203,7 +218,7 @@ def _check_depth(tree: Filter, expression: str) -> None:
     while waiting:
         node, depth = waiting.pop()
         match node:
-            case Not():
+            case Not() | Nested():
                 waiting.append((node.part, depth + 1))
             case And() | Or():
                 waiting.extend((part, depth + 1) for part in node.parts)
@@ -214,32 +229,3 @@ def _check_depth(tree: Filter, expression: str) -> None:
                     node.position,
                 )
                 raise located(error, expression)
-
-
-def _explained(error: UnexpectedInput, expression: str) -> FilterError:
-    from lark.exceptions import UnexpectedToken
-
-    if not expression.strip():
-        return FilterError("the filter is empty", "Write a condition: year >= 2020 and venue in ('ACL', 'EMNLP').", 0)
-    if isinstance(error, UnexpectedToken):
-        at_end, at, possible = error.token.type == "$END", error.token.start_pos or 0, set(error.expected)
-    else:
-        at_end, at, possible = False, error.pos_in_stream or 0, set(getattr(error, "allowed", None) or ())
-    if at_end:
-        at = len(expression)
-    elif possible & {"'": {"STRING"}, '"': {"STRING"}, "`": {"NAME"}}.get(expression[at], set()):
-        return FilterError("this quote is not closed", _UNCLOSED_QUOTE, at)
-    found = "the filter ends here" if at_end else f"found {_excerpt(expression, at)!r}"
-    if at_end and "_CLOSE" in possible:
-        return FilterError("a parenthesis is not closed", "Write as many ) as (: (year = 2020 or year = 2021).", at)
-    if "$END" in possible and expression[at] == ")":
-        return FilterError("this parenthesis closes nothing", "Write as many ( as ): (year = 2020 or year = 2021).", at)
-    for terminal, message, remedy in _EXPLANATIONS:
-        if terminal in possible:
-            return FilterError(f"{message}; {found}", remedy, at)
-    return FilterError(f"the filter cannot be read; {found}", _MISSING_JOINT, at)
-
-
-def _excerpt(expression: str, at: int) -> str:
-    words = expression[at : at + 40].split()
-    return words[0][:20] if words else expression[at]

@@ -20,9 +20,13 @@ __all__ = [
     "Filter",
     "Literal",
     "Membership",
+    "Nested",
+    "Node",
     "Not",
     "Or",
+    "Prefix",
     "Value",
+    "flat",
     "literal",
 ]
 
@@ -45,8 +49,34 @@ class Literal:
 Value: TypeAlias = Literal | str | int | float | Decimal | date
 
 
+class Node:
+    """What every part of a tree can do: ``a & b``, ``a | b``, ``~a``, with each condition in parentheses."""
+
+    __slots__ = ()
+
+    def __and__(self, other: Filter) -> And:
+        return And((*flat(And, _filter(self)), *flat(And, _filter(other))))
+
+    def __or__(self, other: Filter) -> Or:
+        return Or((*flat(Or, _filter(self)), *flat(Or, _filter(other))))
+
+    def __invert__(self) -> Not:
+        return Not(_filter(self))
+
+    # Read from right to left where the left side is no condition, which ``_filter`` then refuses.
+    __rand__ = __and__
+    __ror__ = __or__
+
+    def __bool__(self) -> bool:
+        raise FilterError(
+            "a condition is not true or false by itself, so Python's and, or, not, if and 1 < x < 2 cannot use it",
+            "Write & for and, | for or, ~ for not, each condition in parentheses: "
+            '(Field("year") >= 2020) & (Field("lang") == "en").',
+        )
+
+
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Node):
     """``field operator value``; ``operator`` is one of OPERATORS, ``position`` is that of the field."""
 
     field: str
@@ -56,7 +86,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(Node):
     """``field in (values)``: equal to any of them. Without values it is true for no document."""
 
     field: str
@@ -65,7 +95,7 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
-class Exists:
+class Exists(Node):
     """The document has at least one value in the field."""
 
     field: str
@@ -73,27 +103,45 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
-class And:
+class Prefix(Node):
+    """Some value of the field begins with ``value``, character for character: nothing in it is a wildcard."""
+
+    field: str
+    value: Value
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Nested(Node):
+    """One object of the nested field satisfies all of ``part``, whose fields are named as they are inside it."""
+
+    field: str
+    part: Filter
+    position: int | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class And(Node):
     """Every part is true; there is at least one."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Or:
+class Or(Node):
     """Some part is true; there is at least one."""
 
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Not:
+class Not(Node):
     """The part is not true: the exact complement, so documents without the field are included."""
 
     part: Filter
 
 
-Filter: TypeAlias = Comparison | Membership | Exists | And | Or | Not
+Filter: TypeAlias = Comparison | Membership | Prefix | Exists | Nested | And | Or | Not
 
 
 def literal(value: Value) -> Literal:
@@ -104,25 +152,42 @@ def literal(value: Value) -> Literal:
     # Wider than the annotation: numpy's numbers are registered as Integral and Real, and callers may pass anything.
     given: object = value
     match given:
-        case Literal():
-            return given
+        case Literal(str(), _):
+            return Literal(str.__str__(given.text), given.position)
         case str():
             return Literal(str.__str__(given))
         case bool():
             return Literal("true" if given else "false")
-        case Integral():
-            return Literal(int.__repr__(int(given)))
-        case Decimal():
-            return Literal(str(given))
-        case Real():
-            return Literal(float.__repr__(float(given)))
+        case Integral() | Real() | Decimal():
+            return Literal(_number(given))
         case date():
             return Literal(given.isoformat())
+        case None:
+            raise FilterError(
+                "a filter cannot compare with a value of type NoneType, which no document has",
+                'Ask whether there is a value: Field("doi").exists() or Field("doi").missing().',
+            )
         case _:
             raise FilterError(
                 f"a filter cannot compare with a value of type {type(given).__name__}",
                 "A value is a string, a number, true or false, a date or a datetime; for several, use a Membership.",
             )
+
+
+def _number(given: Integral | Real | Decimal) -> str:
+    try:
+        match given:
+            case Decimal():
+                return Decimal.__str__(given)
+            case Integral():
+                return int.__repr__(int(given))
+            case _:
+                return float.__repr__(float(given))
+    except (OverflowError, ValueError):
+        raise FilterError(
+            f"a filter cannot compare with a {type(given).__name__} of so many digits",
+            "Numbers up to about 1e308 can be written.",
+        ) from None
 
 
 def flat(kind: type[And] | type[Or], tree: Filter) -> Iterator[Filter]:
@@ -134,8 +199,17 @@ def flat(kind: type[And] | type[Or], tree: Filter) -> Iterator[Filter]:
     while waiting:
         node = waiting.pop()
         if isinstance(node, kind):
-            if not node.parts:
+            if not isinstance(node.parts, tuple) or not node.parts:
                 raise FilterError(f"{kind.__name__} has no parts", "Give it at least one, or leave the filter out.")
             waiting.extend(reversed(node.parts))
         else:
             yield node
+
+
+def _filter(given: object) -> Filter:
+    if isinstance(given, Filter):
+        return given
+    raise FilterError(
+        f"&, | and ~ join conditions, and {type(given).__name__} is none",
+        'Put each condition in parentheses: (Field("year") >= 2020) & (Field("lang") == "en").',
+    )

@@ -4,8 +4,9 @@
 
     year >= 2020 and venue in ('ACL', 'EMNLP') and not missing doi
 
-``parse`` reads an expression into a tree, ``to_query`` turns a tree into a query that is checked against the mapping,
-and ``compile_filter`` does both. What each comparison means is in ``docs/filters.md``.
+``parse`` reads an expression into a tree, which ``Field("year") >= 2020`` makes in Python; ``to_query`` turns a tree
+into a query that is checked against the mapping, and ``compile_filter`` does both. What each comparison means is in
+``docs/filters.md``; what a search is filtered by in all, in ``filter_scope.py``.
 """
 
 from __future__ import annotations
@@ -13,21 +14,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from esvector.errors import FilterError
 from esvector.fields import FieldType
+from esvector.search.filter_field import Field
 from esvector.search.filter_query import build_query
-from esvector.search.filter_syntax import located, parse_expression
-from esvector.search.filter_tree import And, Comparison, Exists, Filter, Literal, Membership, Not, Or, Value
+from esvector.search.filter_syntax import explained, parse_expression
+from esvector.search.filter_tree import (
+    And,
+    Comparison,
+    Exists,
+    Filter,
+    Literal,
+    Membership,
+    Nested,
+    Not,
+    Or,
+    Prefix,
+    Value,
+)
 
 __all__ = [
     "And",
     "Comparison",
     "Exists",
+    "Field",
     "Filter",
     "Literal",
     "Membership",
+    "Nested",
     "Not",
     "Or",
+    "Prefix",
     "Value",
     "compile_filter",
     "parse",
@@ -46,7 +62,8 @@ def parse(expression: str) -> Filter:
 def to_query(tree: Filter, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     """The query that is true for exactly the documents that ``tree`` is true for; ``fields`` is from ``field_types``.
 
-    It is made of ``term``, ``terms``, ``range``, ``exists``, ``match_none`` and ``bool`` only, and does not score.
+    It is made of ``term``, ``terms``, ``range``, ``prefix``, ``exists``, ``nested``, ``match_none`` and ``bool`` only,
+    and does not score.
 
     Raises UnknownFieldError, with near names, for a field that is not in ``fields``, and FilterError for a field or
     value that cannot be compared so and for a tree that is larger than Elasticsearch takes.
@@ -54,13 +71,10 @@ def to_query(tree: Filter, fields: Mapping[str, FieldType]) -> dict[str, Any]:
     return build_query(tree, fields)
 
 
-def compile_filter(expression: str, fields: Mapping[str, FieldType]) -> dict[str, Any]:
-    """The query for ``expression``: ``to_query(parse(expression), fields)``, with a caret under the place of any error.
+def compile_filter(where: str | Filter, fields: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The query for ``where``, an expression or a tree, with a caret under the place of any error in an expression.
 
-    Raises FilterError or UnknownFieldError as the two do.
+    Raises FilterError or UnknownFieldError as ``parse`` and ``to_query`` do.
     """
-    tree = parse_expression(expression)
-    try:
+    with explained(where) as tree:
         return build_query(tree, fields)
-    except FilterError as error:
-        raise located(error, expression) from None

@@ -45,6 +45,7 @@ class Models:
         self._reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
         self._queries: QueryEncoder | None = None
+        self._profile: EncoderProfile | None = None  # that ``_queries`` is for
         self._documents: Encoder | None = None
         self._lock = threading.Lock()
 
@@ -75,6 +76,9 @@ class Models:
         """Return the query encoder of ``passport``: the given one if it matches, else the one opened for it."""
         with self._lock:
             current = self._queries
+            # Of one target it is the same record each time, and its id is a hash that takes longer than the rest.
+            if current is not None and self._profile is passport.encoder:
+                return current
             if current is None or current.query_id != passport.encoder.query_id:
                 probes = unpack_probes(passport.probes, passport.encoder.dims or 0)
                 if self._given is not None:
@@ -82,6 +86,7 @@ class Models:
                 else:
                     current = open_query_encoder(passport.encoder, probes, device=self._device, cache=self._query_cache)
                 self._queries = current
+            self._profile = passport.encoder
             return current
 
     def _document_encoder(self, profile: EncoderProfile) -> Encoder:

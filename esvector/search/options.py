@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
 from esvector.errors import ConfigError
+from esvector.search.filter_raw import Raw
 from esvector.search.filters import Filter
 
 __all__ = ["MAX_K", "FacetsOf", "Fusion", "Mode", "RawFilter", "SearchKeywords", "SearchOptions"]
@@ -16,7 +17,7 @@ MAX_K = 10_000  # Elasticsearch's limit on num_candidates and on from + size, an
 Mode = Literal["vector", "text", "hybrid", "exact"]
 Fusion = Literal["rrf", "weighted"]
 FacetsOf = Literal["matches", "hits"]
-RawFilter = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
+RawFilter = Raw | None
 
 _LEAST_OF_A_LEG = 100  # hits of each ranking of a hybrid search: what is 60th in both should beat a lone 20th
 _LEAST_OF_DIVERSITY = 5  # hits to choose each from

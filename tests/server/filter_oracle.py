@@ -13,23 +13,26 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from esvector.search.filters import And, Comparison, Exists, Filter, Membership, Not, Or
+from esvector.search.filters import And, Comparison, Exists, Filter, Membership, Nested, Not, Or, Prefix
 
 Raw: TypeAlias = dict[str, list[Any]]
 
-TEXTS = ("venue", "short note", "title", "meta.kind", "kind")
+TEXTS = ("venue", "short note", "title", "meta.kind", "kind", "authors.name", "authors.at", "authors.papers.title")
 KINDS = {
     **dict.fromkeys(TEXTS, "text"),
-    **dict.fromkeys(("meta.n", "year", "size", "tiny"), "integer"),
+    **dict.fromkeys(("meta.n", "year", "size", "tiny", "authors.year", "authors.papers.n"), "integer"),
     "ratio": "float",
     "weight": "double",
     "half": "half",
     "published": "millis",
     "born": "millis",
     "seen": "nanos",
+    "authors.born": "millis",
     "open": "boolean",
     "host": "ip",
 }
+# Nested fields: lists of objects, which are like documents.
+NESTED = ("authors", "authors.papers")
 # The longest text that is indexed, in UTF-16 code units.
 LIMITS = {"short note": 8, "title": 12}
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
@@ -48,27 +51,46 @@ def written(value: Any) -> str:
     return str(value.text)
 
 
-def holds(tree: Filter, document: Raw) -> bool:
+def holds(tree: Filter, document: Raw, path: str = "") -> bool:  # noqa: C901  # one case a construct
+    """Whether ``tree`` is true for ``document``, which is an object of the nested field ``path`` ("authors.", say)."""
     match tree:
         case And(parts):
-            return all(holds(part, document) for part in parts)
+            return all(holds(part, document, path) for part in parts)
         case Or(parts):
-            return any(holds(part, document) for part in parts)
+            return any(holds(part, document, path) for part in parts)
         case Not(part):
-            return not holds(part, document)
+            return not holds(part, document, path)
+        case Nested(name, part):
+            return any(holds(part, each, f"{path}{name}.") for each in objects(name, document))
+        case Exists(name) if path + name in NESTED:
+            return bool(objects(name, document))
         case Exists(name):
-            return bool(values(name, document, exists=True))
+            return bool(values(name, document, path, exists=True))
+        case Prefix(name, text):
+            return any(value.startswith(written(text)) for value in values(name, document, path))
         case Membership(name, texts):
-            return any(compare(name, value, "=", written(text)) for value in values(name, document) for text in texts)
+            found = values(name, document, path)
+            return any(compare(path + name, value, "=", written(text)) for value in found for text in texts)
         case Comparison(name, "!=", text):
-            return not any(compare(name, value, "=", written(text)) for value in values(name, document))
+            return not holds(Comparison(name, "=", text), document, path)
         case Comparison(name, op, text):
-            return any(compare(name, value, op, written(text)) for value in values(name, document))
+            return any(compare(path + name, value, op, written(text)) for value in values(name, document, path))
 
 
-def values(name: str, document: Raw, exists: bool = False) -> list[Any]:
+def objects(name: str, document: Raw) -> list[Raw]:
+    first, _, rest = name.partition(".")
+    found = document.get(first, [])
+    return [inner for each in found for inner in objects(rest, each)] if rest else found
+
+
+def values(name: str, document: Raw, path: str = "", exists: bool = False) -> list[Any]:
+    for nested in reversed(NESTED):  # the innermost first
+        if f"{path}{name}".startswith(f"{nested}.") and len(nested) > len(path):
+            inside = nested.removeprefix(path)
+            rest = name.removeprefix(f"{inside}.")
+            return [value for each in objects(inside, document) for value in each.get(rest, [])]
     raw = document.get("meta.kind" if name == "kind" else name, [])
-    if name == "short note" or (name == "title" and not exists):
+    if name == "short note" or (name == "title" and not path and not exists):
         return [value for value in raw if indexed(name, value)]
     return raw
 

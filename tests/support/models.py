@@ -42,6 +42,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3Model,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -185,9 +187,16 @@ def router_deep(folder: Path, seed: int = 0) -> Path:
     return _save([Router.for_query_document(query, document)], folder, similarity="cosine")
 
 
-def cross_encoder(folder: Path, seed: int = 0, *, labels: int = 1, max_length: int = 64) -> Path:
+def cross_encoder(
+    folder: Path, seed: int = 0, *, labels: int = 1, max_length: int = 64, kind: Literal["bert", "roberta"] = "bert"
+) -> Path:
     """A model that reads two texts together and gives the pair one score (or label), in the layout of transformers."""
-    head = BertForSequenceClassification(BertConfig(**_bert_config(), num_labels=labels))
+    config = {**_bert_config(), "num_labels": labels}
+    head: PreTrainedModel
+    if kind == "bert":
+        head = BertForSequenceClassification(BertConfig(**config))
+    else:
+        head = RobertaForSequenceClassification(RobertaConfig(**config))
     return _save_plain(_drawn(head, seed), _fast_tokenizer(max_length), folder)
 
 

@@ -26,9 +26,27 @@ def test_objects_flatten_to_dotted_names_and_are_listed_themselves() -> None:
     assert found["meta"].exact is None
 
 
-def test_the_inside_of_a_nested_field_is_left_out() -> None:
-    found = fields(passages={"type": "nested", "properties": {"text": {"type": "text"}}})
-    assert found == {"passages": FieldType("passages", "nested", None)}
+def test_the_fields_of_nested_objects_know_the_innermost_one() -> None:
+    papers = {"type": "nested", "properties": {"title": {"type": "text", "fields": {"raw": {"type": "keyword"}}}}}
+    found = fields(
+        authors={
+            "type": "nested",
+            "properties": {"papers": papers, "at": {"properties": {"city": {"type": "keyword"}}}},
+        },
+        plain={"type": "long"},
+        other={"type": "alias", "path": "authors.at.city"},
+    )
+    assert {name: field.nested for name, field in found.items()} == {
+        "authors": None,
+        "authors.papers": "authors",
+        "authors.papers.title": "authors.papers",
+        "authors.papers.title.raw": "authors.papers",
+        "authors.at": "authors",
+        "authors.at.city": "authors",
+        "plain": None,
+        "other": "authors",
+    }
+    assert found["authors.papers"].type == "nested"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +101,13 @@ def test_an_alias_stands_for_its_target_wherever_that_is_written() -> None:
 )
 def test_searchable(spec: dict[str, Any], searchable: bool) -> None:
     assert fields(f=spec)["f"].searchable is searchable
+
+
+def test_doc_values_alone() -> None:
+    assert not fields(f={"type": "keyword", "index": False})["f"].indexed
+    assert fields(f={"type": "keyword", "doc_values": False})["f"].indexed
+    keyword = {"type": "keyword", "index": "false"}
+    assert not fields(f={"type": "text", "fields": {"keyword": keyword}})["f"].indexed
 
 
 def test_an_index_without_fields() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esvector.errors import FilterError
-from esvector.search.filters import And, Comparison, Exists, Filter, Literal, Membership, Not, Or, parse
+from esvector.search.filters import And, Comparison, Exists, Filter, Literal, Membership, Nested, Not, Or, Prefix, parse
 
 
 def equal(field: str, text: str) -> Comparison:
@@ -39,6 +39,19 @@ A, B, C = equal("a", "1"), equal("b", "2"), equal("c", "3")
         ("a not in (1, 2)", Not(Membership("a", (Literal("1"), Literal("2"))))),
         ("exists a.b", Exists("a.b")),
         ("missing `a b`", Not(Exists("a b"))),
+        ("a startswith 'x y'", Prefix("a", Literal("x y"))),
+        ("a NOT StartsWith x", Not(Prefix("a", Literal("x")))),
+        ("a has all (1, 2) and b = 2", And((A, Comparison("a", "=", Literal("2")), B))),
+        ("a Has  All (1)", A),
+        ("any x (a = 1 or b=2)", Nested("x", Or((A, B)))),
+        ("any`x y`(any z(a=1))and b=2", And((Nested("x y", Nested("z", A)), B))),
+        (
+            "startswith = 1 and has = 2 and all = 3",
+            And((equal("startswith", "1"), equal("has", "2"), equal("all", "3"))),
+        ),
+        ("`any` = 1", equal("any", "1")),
+        ("anything = any", equal("anything", "any")),
+        ("a >= now-1M/M", Comparison("a", ">=", Literal("now-1M/M"))),
         ("`and` = 1", equal("and", "1")),
         ("android=1", equal("android", "1")),
         ("lang = or", equal("lang", "or")),
@@ -77,6 +90,14 @@ def test_positions_are_kept_and_are_no_part_of_equality() -> None:
         (" \n ", 0, "empty", "year >= 2020"),
         ("a", 1, "expected a comparison; the filter ends here", "exists doi"),
         ("a is null", 2, "expected a comparison; found 'is'", "missing doi"),
+        ("any", 3, "expected a field; the filter ends here", "backticks"),
+        ("any = 1", 4, "expected a field; found '='", "backticks"),
+        ("any x a = 1", 6, "expected conditions in parentheses; found 'a'", "any authors (name = 'X')"),
+        ("any x (a = 1", 12, "parenthesis is not closed", "as many"),
+        ("a has (1)", 2, "expected a comparison; found 'has'", "has all (...)"),
+        ("a has all 1", 10, "expected a list", "('ACL', 'EMNLP')"),
+        ("a startswith", 12, "expected a value; the filter ends here", "Quote"),
+        ("a startswith x*", 14, "found '*'", "Quote"),
         ("a =", 3, "expected a value; the filter ends here", "Quote"),
         ("a = = 1", 4, "expected a value; found '='", "Quote"),
         ("a = [1]", 4, "expected a value; found '[1]'", "Quote"),
@@ -147,6 +168,7 @@ def test_limits_of_an_expression() -> None:
     for deep in (
         "not " * 51 + "a = 1",
         "not " * 20_000 + "a = 1",
+        "any x (" * 51 + "a = 1" + ")" * 51,
         "(a = 1 or (b = 1 and " * 2000 + "a = 1" + "))" * 2000,
     ):
         with pytest.raises(FilterError, match="more than 50 levels") as caught:

@@ -24,7 +24,7 @@ def rankings(draw: st.DrawFn, names: tuple[str, ...] = ("vector", "text", "third
     for name in draw(st.lists(st.sampled_from(names), unique=True, min_size=1)):
         ids = draw(st.lists(st.sampled_from("abcdefgh"), unique=True))
         scores = sorted((draw(_SCORES) for _ in ids), reverse=True)
-        made[name] = [Hit(id_, score) for id_, score in zip(ids, scores, strict=True)]
+        made[name] = [Hit(id_, score, {"from": name}) for id_, score in zip(ids, scores, strict=True)]
     return made
 
 
@@ -96,6 +96,14 @@ def test_equal_scores_are_in_the_order_of_ids() -> None:
     assert ids(reciprocal_rank({"text": [Hit("a", 1.0)], "vector": [Hit("b", 1.0)]})) == ["a", "b"]
 
 
+def test_the_same_ranks_in_other_rankings_are_equal() -> None:
+    """1/3 + 1/4 + 1/5 is another number when added in another order."""
+    orders = {"one": "cab", "two": "abc", "three": "bca"}
+    fused = reciprocal_rank({name: [Hit(id_, 1.0) for id_ in order] for name, order in orders.items()}, constant=2)
+    assert ids(fused) == ["a", "b", "c"]
+    assert len({hit.score for hit in fused}) == 1
+
+
 def test_what_a_hit_brings_is_kept_whichever_ranking_brought_it() -> None:
     passage = Passage("the part", 10, 18, 0.5)
     found = {
@@ -108,8 +116,9 @@ def test_what_a_hit_brings_is_kept_whichever_ranking_brought_it() -> None:
 
 def test_of_two_passages_that_of_the_better_rank_is_kept() -> None:
     first, second = Passage("first", 0, 5, 0.5), Passage("second", 6, 12, 0.4)
-    found = {"text": [Hit("a", 3.0, {}, first)], "vector": [Hit("b", 0.9), Hit("a", 0.5, {}, second)]}
-    assert {hit.id: hit.passage for hit in reciprocal_rank(found)}["a"] == first
+    for better, worse in (("text", "vector"), ("vector", "text")):
+        found = {better: [Hit("a", 3.0, {}, first)], worse: [Hit("b", 0.9), Hit("a", 0.5, {}, second)]}
+        assert {hit.id: hit.passage for hit in reciprocal_rank(found)}["a"] == first
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)

@@ -19,7 +19,7 @@ from esvector.mapping import (
     templated_element_type,
 )
 from esvector.passport import Passport
-from esvector.types import PassageOptions
+from esvector.types import PassageOptions, SearchSettings
 from tests.support.encoders import HashEncoder
 
 PASSPORT = Passport(HashEncoder().profile, ("title", "text"), "vector", "0.0")
@@ -200,3 +200,14 @@ def test_the_passport_remembers_how_passages_were_cut() -> None:
     meta = PASSPORT.to_meta()
     del meta["esvector"]["passages"]
     assert Passport.from_meta(meta) == PASSPORT, "an index made before there were passages"
+
+
+def test_the_passport_remembers_how_to_search() -> None:
+    tuned = replace(PASSPORT, search=SearchSettings(num_candidates=80, oversample=2.0, recall=0.97))
+    assert Passport.from_meta(json.loads(json.dumps(tuned.to_meta()))) == tuned
+    meta = PASSPORT.to_meta()
+    del meta["esvector"]["search"]
+    assert Passport.from_meta(meta) == PASSPORT, "an index made before there was tuning"
+    meta["esvector"]["search"] = {"candidates": 5}
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Passport.from_meta(meta)

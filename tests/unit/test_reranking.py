@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,8 +94,10 @@ def test_length_can_be_chosen_up_to_what_the_model_has_positions_for(folder: Pat
         open_reranker(str(folder), "cpu", max_length=129)
 
 
-def test_a_model_that_states_no_length_is_held_to_its_positions(tmp_path: Path) -> None:
-    folder = models.cross_encoder(tmp_path / "cross", max_length=10**30)
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_a_model_that_states_no_length_is_held_to_its_positions(tmp_path: Path, kind: Any) -> None:
+    """Of RoBERTa's positions two are no token's, which sentence-transformers does not know."""
+    folder = models.cross_encoder(tmp_path / "cross", max_length=10**30, kind=kind)
     scores = open_reranker(str(folder), "cpu").score(QUERY, [" ".join(models.WORDS)])
     assert np.isfinite(scores).all()
 
@@ -112,10 +115,20 @@ def test_several_queries_at_once_give_what_each_gives_alone(folder: Path) -> Non
     assert rerank_many([], [], reranker, text_of) == []
 
 
-def test_threads_share_one_model(folder: Path) -> None:
+def test_threads_share_one_model_and_take_turns(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reranker = open_reranker(str(folder), "cpu")
     expected = reranker.score(QUERY, TEXTS)
     together = threading.Barrier(8)
+    predict, running = reranker.model.predict, threading.Lock()
+
+    def alone(*arguments: Any, **options: Any) -> Any:
+        assert running.acquire(blocking=False), "two threads are on the device"
+        try:
+            return predict(*arguments, **options)
+        finally:
+            running.release()
+
+    monkeypatch.setattr(reranker.model, "predict", alone)
 
     def score(_: int) -> NDArray[np.float32]:
         together.wait(20)
@@ -144,12 +157,16 @@ def test_the_order_and_the_scores_are_the_rerankers_and_the_retrievals_are_kept(
 
 
 def test_legs_of_a_fusion_are_kept_and_equal_scores_stay_in_its_order() -> None:
-    legs = {"text": Leg(2, 7.5), "vector": Leg(9, 0.3)}
-    hits = [Hit("b", 0.03, {"text": "sea"}, legs=legs), Hit("a", 0.02, {"text": "the sea"}, legs={"text": Leg(1, 9.0)})]
+    hits = [
+        Hit(
+            f"{n * 37 % 60}", 1 / (n + 60), {"text": "the sea" if n % 2 else "land"}, legs={"text": Leg(n + 5, 7.5 - n)}
+        )
+        for n in range(60)
+    ]
     ranked = rerank("sea", hits, Overlap(), text_of)
-    assert [hit.id for hit in ranked] == ["b", "a"]
-    assert ranked[0].legs == {**legs, "rerank": Leg(1, 1.0)}
-    assert ranked[1].legs == {"text": Leg(1, 9.0), "rerank": Leg(2, 1.0)}
+    assert [hit.id for hit in ranked] == [hit.id for hit in (*hits[1::2], *hits[::2])]
+    assert ranked[0].legs == {"text": Leg(6, 6.5), "rerank": Leg(1, 1.0)}
+    assert ranked[59].legs == {"text": Leg(63, -50.5), "rerank": Leg(60, 0.0)}
 
 
 def test_a_reranker_of_an_applications_own_is_asked_once_for_each_query_with_hits() -> None:
