@@ -14,6 +14,7 @@ EXACT_UP_TO = 5_000
 """Vectors that are compared one by one rather than by the graph: a few milliseconds (docs/search.md)."""
 
 _LEAST_CANDIDATES = 100
+_OVERSAMPLE = 2.0  # where a mapping says nothing of rescoring: int8 scores would be off by 1e-3 else (9.5.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def make_plan(options: SearchOptions, target: Target, matches: Matches | None) -
     oversample = options.oversample
     if oversample is None and target.passport.search is not None:
         oversample = target.passport.search.oversample
+    if oversample is None and target.quantized and not target.rescored:
+        oversample = _OVERSAMPLE
     if options.num_candidates is not None:
         return Plan(False, candidates, oversample, source, matches)
     if matches is not None and matches.vectors <= EXACT_UP_TO:

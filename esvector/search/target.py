@@ -20,13 +20,15 @@ __all__ = ["Target", "find_fields", "read_target"]
 class Target:
     """What an alias leads to at the moment: one index, its passport, and the types of its fields.
 
-    ``quantized`` says whether the vector field compares shortened vectors, which a search then compares again exactly.
+    ``quantized`` says whether the vector field compares shortened vectors, and ``rescored`` whether its mapping has the
+    best of them compared again exactly without being asked.
     """
 
     index: str
     passport: Passport
     fields: Mapping[str, FieldType]
     quantized: bool = False
+    rescored: bool = True
 
     @property
     def passages(self) -> str | None:
@@ -62,7 +64,8 @@ def read_target(alias: str, mappings: Mapping[str, Any]) -> Target:
             f"{index} has no field {passport.vector_field!r}, where its passport says that the vectors are",
             "index the documents again",
         )
-    return Target(index, passport, field_types(found), quantized=is_quantized(vector))
+    rescored = "rescore_vector" in vector.get("index_options", {})
+    return Target(index, passport, field_types(found), is_quantized(vector), rescored)
 
 
 def find_fields(names: list[str], fields: Mapping[str, FieldType]) -> list[FieldType]:

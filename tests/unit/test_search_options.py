@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_type_hints
 
 import pytest
@@ -83,6 +84,16 @@ def test_what_is_asked_for_comes_before_what_was_tuned() -> None:
     tuned = target(SearchSettings(num_candidates=240, oversample=4.0))
     plan = make_plan(SearchOptions(num_candidates=20, oversample=2.0), tuned, None)
     assert (plan.num_candidates, plan.oversample) == (20, 2.0)
+
+
+def test_quantized_hits_are_compared_again_where_the_mapping_does_not_say_so() -> None:
+    silent = replace(target(), quantized=True, rescored=False)
+    tuned = replace(target(SearchSettings(num_candidates=240, oversample=4.0)), quantized=True, rescored=False)
+    assert make_plan(SearchOptions(), silent, None).oversample == 2.0
+    assert make_plan(SearchOptions(oversample=0), silent, None).oversample == 0
+    assert make_plan(SearchOptions(), tuned, None).oversample == 4.0
+    assert make_plan(SearchOptions(), replace(silent, rescored=True), None).oversample is None
+    assert make_plan(SearchOptions(), replace(silent, quantized=False), None).oversample is None
 
 
 def test_exact_is_exact_however_many_match() -> None:
