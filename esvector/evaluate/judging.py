@@ -206,7 +206,7 @@ def _count_missing(searcher: Searcher, qrels: Qrels) -> int:
     relevant = sorted({document for judged in qrels.values() for document, grade in judged.items() if grade > 0})
     index = searcher.target.index  # before anything else, for its own words about an alias that is not there
     with explain_errors(searcher.client):
-        there = sum(
+        there: int = sum(
             searcher.client.count(index=index, query={"ids": {"values": relevant[start : start + _IDS]}})["count"]
             for start in range(0, len(relevant), _IDS)
         )
