@@ -47,8 +47,8 @@ from langchain_huggingface import HuggingFaceEmbeddings
 from elasticsearch import Elasticsearch
 url, alias, model = sys.argv[1:]
 store = ElasticsearchStore(
-    index_name=alias, client=Elasticsearch(url), embedding=HuggingFaceEmbeddings(model_name=model, model_kwargs={"device": "cpu"}),
-    vector_query_field="vector", query_field="text", strategy=DenseVectorStrategy(),
+    index_name=alias, client=Elasticsearch(url), vector_query_field="vector", query_field="text",
+    embedding=HuggingFaceEmbeddings(model_name=model, model_kwargs={"device": "cpu"}), strategy=DenseVectorStrategy(),
 )
 for line in sys.stdin:
     seconds = []

@@ -56,7 +56,7 @@ def make_plan(options: SearchOptions, target: Target, matches: Matches | None) -
     if options.num_candidates is not None:
         return Plan(False, candidates, oversample, source, matches)
     if matches is not None and matches.vectors <= EXACT_UP_TO:
-        return exact_plan(matches, f"few match, at most {EXACT_UP_TO:,}: comparing each is quick, and misses none")
+        return exact_plan(matches, f"few match, at most {EXACT_UP_TO:,}: comparing each is as quick as a graph")
     return Plan(False, candidates, oversample, source, matches)
 
 

@@ -11,6 +11,7 @@ from esvector.errors import IndexNotFoundError, UnknownFieldError
 from esvector.fields import FieldType, field_types
 from esvector.mapping import find_vector
 from esvector.passport import PASSAGES_FIELD, Passport
+from esvector.search.exact import is_quantized
 
 __all__ = ["Target", "find_fields", "read_target"]
 
@@ -63,9 +64,8 @@ def read_target(alias: str, mappings: Mapping[str, Any]) -> Target:
             f"{index} has no field {passport.vector_field!r}, where its passport says that the vectors are",
             "index the documents again",
         )
-    options = vector.get("index_options", {})
-    quantized = options.get("type", "hnsw").startswith(("int", "bbq"))
-    return Target(index, passport, field_types(found), quantized, rescored="rescore_vector" in options)
+    rescored = "rescore_vector" in vector.get("index_options", {})
+    return Target(index, passport, field_types(found), is_quantized(vector), rescored)
 
 
 def find_fields(names: list[str], fields: Mapping[str, FieldType]) -> list[FieldType]:
