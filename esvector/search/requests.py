@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from esvector.encode.profile import Similarity
-from esvector.errors import PartialResultsError
+from esvector.errors import PartialResultsError, SearchError
 from esvector.passport import HASH_FIELD
 from esvector.search.plan import Matches
 from esvector.types import Hit, Passage
@@ -20,6 +20,7 @@ __all__ = [
     "read_hits",
     "read_matches",
     "read_vectors",
+    "refusal",
     "source_filter",
     "stored_vectors_body",
     "text_body",
@@ -160,6 +161,23 @@ def check_shards(answer: Mapping[str, Any], *, allow_partial: bool = False) -> b
         + (f": {failures[0]}" if failures else ""),
         "see 'esvector status' and the server's log, then search again",
     )
+
+
+def refusal(alias: str, error: Mapping[str, Any]) -> SearchError:
+    """Return what to raise for a search of ``alias`` that Elasticsearch answered with ``error``, the object.
+
+    That is PartialResultsError where shards are missing, or ran out of time.
+    """
+    # Of missing shards only the cause says so: there is no root cause, and the reason is "" or "start" (9.5.3).
+    (cause, *_) = error.get("root_cause") or [error.get("caused_by") or error]
+    reason = cause.get("reason") or cause.get("type")
+    missing = not error.get("root_cause") and error.get("type") == "search_phase_execution_exception"
+    if missing or cause.get("type") == "search_timeout_exception":
+        return PartialResultsError(
+            f"shards of {alias} did not answer the search: {reason}",
+            "see 'esvector status' and the server's log, or take the hits of the others by allow_partial=True",
+        )
+    return SearchError(f"Elasticsearch refuses the search of {alias}: {reason}")
 
 
 def read_hits(answer: Mapping[str, Any], similarity: Similarity | None) -> list[Hit]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from esvector.client import error_reason, explain_errors
+from esvector.client import error_details, explain_errors
 from esvector.encode.encoder import Encoder
 from esvector.errors import ConfigError, IndexNotFoundError, SearchError
 from esvector.search.conditions import Conditions, Where
@@ -17,6 +17,7 @@ from esvector.search.duplicates import Pair, find_pairs
 from esvector.search.models import Models
 from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
 from esvector.search.options import RawFilter, SearchKeywords, SearchOptions
+from esvector.search.requests import refusal
 from esvector.search.rerank import Reranker
 from esvector.search.results import Results
 from esvector.search.searching import search_steps
@@ -218,11 +219,9 @@ def msearch_answers(answer: Any, alias: str) -> list[Mapping[str, Any]]:  # noqa
     """Return the answers of an _msearch. Raises SearchError when one is an error."""
     answers: list[Mapping[str, Any]] = answer["responses"]
     if failed := [one for one in answers if "error" in one]:
-        error = failed[0]["error"]
         if failed[0].get("status") == 404:
             raise _not_found(alias)
-        cause = (error.get("root_cause") or [error])[0]
-        raise SearchError(f"Elasticsearch refuses a search of {alias}: {cause.get('reason')}")
+        raise refusal(alias, failed[0]["error"])
     return answers
 
 
@@ -237,7 +236,7 @@ def explained(client: Any, alias: str) -> Iterator[None]:  # noqa: ANN401  # of 
     except elasticsearch.NotFoundError as error:
         raise _not_found(alias) from error
     except elasticsearch.ApiError as error:
-        raise SearchError(f"Elasticsearch refuses the search of {alias}: {error_reason(error)}") from error
+        raise refusal(alias, error_details(error) or {"reason": str(error)}) from error
 
 
 def _not_found(alias: str) -> IndexNotFoundError:

@@ -76,9 +76,10 @@ def _vector(
     target = question.target
     passport = target.passport
     # Examples may be outside of the search's own filters, but not of what its caller may see.
-    within = Question(target, SearchOptions(), Conditions.of(target, scope))
+    within = Question(target, SearchOptions(allow_partial=question.options.allow_partial), Conditions.of(target, scope))
     stored = yield from stored_vectors(within, list(dict.fromkeys([*like, *unlike])))
     question.sent.extend(within.sent)
+    question.partial |= within.partial
     for id_ in (*like, *unlike):
         if id_ not in stored:
             raise DocumentNotFoundError(f"no document {id_!r} with a vector in {target.index}", "check the id")

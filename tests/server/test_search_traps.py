@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from esvector.errors import (
     ConfigError,
     FilterError,
     IndexNotFoundError,
+    PartialResultsError,
     SearchError,
     UnknownFieldError,
 )
@@ -257,41 +257,63 @@ def test_documents_without_a_vector_are_found_by_their_words(es: Elasticsearch, 
 # Shards that fail, or take too long
 
 
-@contextmanager
-def one_shard_gone(es: Elasticsearch, index: str) -> Iterator[None]:
-    """A primary shard that is not allocated anywhere."""
-    (node,) = es.nodes.info(node_id="_local")["nodes"]
-    es.indices.put_settings(index=index, settings={"index.routing.allocation.enable": "none"})
-    cancel = {"index": index, "shard": 1, "node": node, "allow_primary": True}
-    es.cluster.reroute(commands=[{"cancel": cancel}])
-    try:
-        yield
-    finally:
-        es.indices.put_settings(index=index, settings={"index.routing.allocation.enable": None})
-        es.cluster.health(index=index, wait_for_status="green", timeout="30s")
+@pytest.fixture(scope="module")
+def half(searcher: Searcher) -> Iterator[Searcher]:
+    """A copy of the index, of which the node may have one shard only."""
+    indices = searcher.client.indices
+    indices.add_block(index="traps-000001", block="write")
+    allowed = {"routing.allocation.total_shards_per_node": 1, "number_of_replicas": 0, "auto_expand_replicas": False}
+    indices.clone(index="traps-000001", target="traps-half", settings={"index": allowed}, wait_for_active_shards=0)
+    searcher.client.cluster.health(index="traps-half", wait_for_no_initializing_shards=True, timeout="30s")
+    yield Searcher(searcher.client, "traps-half", encoder=Odd())
+    indices.delete(index="traps-half")
+    indices.put_settings(index="traps-000001", settings={"index.blocks.write": None})
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_hits_of_some_shards_are_an_error_or_marked(searcher: Searcher, mode: Any) -> None:
+def test_hits_of_some_shards_are_an_error_or_marked(searcher: Searcher, half: Searcher, mode: Any) -> None:
     """By default a search answers with the hits of the shards that are there, and 200."""
+    raw = half.client.search(index="traps-half", knn=raw_knn(searcher))
+    assert (raw["_shards"]["failed"], len(raw["hits"]["hits"])) == (1, 7)
+    for options in ({}, {"where": "even = true"}, {"where": "year >= 1990", "facets": ["year"]}):
+        for queries in ("number", ["number", "document"]):
+            with pytest.raises(PartialResultsError, match="missing shards"):
+                half.search(queries, mode=mode, **options)  # type: ignore[call-overload]
     whole = searcher.search("number", k=COUNT, mode=mode)
-    with one_shard_gone(searcher.client, "traps-000001"):
-        raw = searcher.client.search(index="traps", knn=raw_knn(searcher))
-        assert (raw["_shards"]["failed"], len(raw["hits"]["hits"])) == (1, 7)
-        for options in ({}, {"where": "even = true"}, {"where": "year >= 1990", "facets": ["year"]}):
-            for queries in ("number", ["number", "document"]):
-                with pytest.raises(SearchError, match="shard"):
-                    searcher.search(queries, mode=mode, **options)  # type: ignore[arg-type]
-        some = searcher.search("number", k=COUNT, mode=mode, allow_partial=True)
-        assert some.partial
-        assert 0 < len(some) < COUNT
-        assert {hit.id for hit in some} < {hit.id for hit in whole}
-        assert all(found.partial for found in searcher.search(["a number", "document"], mode=mode, allow_partial=True))
-        with pytest.raises(SearchError, match="shard"):
-            searcher.similar(some[0].id, k=3)
-    again = searcher.search("number", k=COUNT, mode=mode, allow_partial=True)
-    assert not again.partial
-    assert {hit.id for hit in again} == {hit.id for hit in whole}
+    some = half.search("number", k=COUNT, mode=mode, allow_partial=True)
+    assert not whole.partial
+    assert some.partial
+    assert 0 < len(some) < COUNT
+    assert {hit.id for hit in some} < {hit.id for hit in whole}
+    assert all(found.partial for found in half.search(["a number", "document"], mode=mode, allow_partial=True))
+    few = half.search("number", k=COUNT, mode=mode, where="even = true", facets=["even"], allow_partial=True)
+    assert few.partial
+    assert few.facets["even"].values == {"true": len(few)}
+
+
+def test_an_example_of_some_shards_is_an_error(half: Searcher) -> None:
+    there = half.search("number", k=1, allow_partial=True)[0].id
+    with pytest.raises(PartialResultsError, match="missing shards"):
+        half.similar(there, k=3)
+    assert half.similar(there, k=3, allow_partial=True).partial
+
+
+@pytest.mark.parametrize("mode", ["vector", "text"])
+def test_a_search_that_runs_out_of_time_is_an_error_or_marked(
+    es: Elasticsearch, alias: str, tmp_path: Path, mode: Any
+) -> None:
+    """By default a search answers with the hits that it has until then, and 200."""
+    source = random.Random(1)
+    made = [record | {"noise": "".join(source.choices("abcdefgh", k=300))} for record in records(2000)]
+    load(es, alias, tmp_path, documents=made)
+    slow = {"bool": {"should": [{"regexp": {"noise": f".*a.*b.*{c}.*{d}"}} for c in "abcdefgh" for d in "abcdefgh"]}}
+    searcher = Searcher(es.options(max_retries=0), alias, encoder=HashEncoder(DIMS))
+    asked: dict[str, Any] = {"mode": mode, "filter": slow}
+    for queries in ("number", ["number", "document"]):
+        with pytest.raises(PartialResultsError, match="Time exceeded"):
+            searcher.search(queries, timeout=0.001, **asked)
+    assert searcher.search("number", timeout=0.001, allow_partial=True, **asked).partial
+    assert not searcher.search("number", timeout=100, **asked).partial
 
 
 # Queries

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from esvector.errors import PartialResultsError
-from esvector.search.requests import check_shards, knn_body, read_hits, read_vectors, to_similarity
+from esvector.errors import PartialResultsError, SearchError
+from esvector.search.requests import check_shards, knn_body, read_hits, read_vectors, refusal, to_similarity
 from esvector.types import Hit, Passage
 
 
@@ -57,6 +58,44 @@ def test_a_partial_answer_is_an_error(changes: dict[str, Any]) -> None:
         check_shards(answer(**changes))
     assert check_shards(answer(**changes), allow_partial=True)
     assert not check_shards(answer())
+
+
+MISSING = {
+    "root_cause": [],
+    "type": "search_phase_execution_exception",
+    "reason": "start",
+    "caused_by": {
+        "type": "search_phase_execution_exception",
+        "reason": "Search rejected due to missing shards [[p][1]]",
+    },
+}
+LATE = {
+    "root_cause": [{"type": "search_timeout_exception", "reason": "Time exceeded", "timed_out": True}],
+    "type": "search_phase_execution_exception",
+    "reason": "all shards failed",
+}
+WRONG = {
+    "root_cause": [{"type": "parsing_exception", "reason": "unknown query [x]"}],
+    "type": "search_phase_execution_exception",
+    "reason": "all shards failed",
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (MISSING, PartialResultsError, r"missing shards \[\[p\]\[1\]\]"),
+        (LATE, PartialResultsError, "Time exceeded"),
+        (WRONG, SearchError, r"unknown query \[x\]"),
+        ({"type": "illegal_argument_exception", "reason": "no"}, SearchError, "no"),
+        ({"reason": "ApiError(413, 'None')"}, SearchError, "413"),
+    ],
+)
+def test_what_is_refused_says_why(error: dict[str, Any], kind: type[SearchError], said: str) -> None:
+    found = refusal("papers", error)
+    assert type(found) is kind
+    assert re.search(said, found.message)
+    assert "papers" in found.message
 
 
 def test_of_passages_the_best_comes_along_and_all_are_left_out_of_the_source() -> None:
