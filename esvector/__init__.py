@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from esvector.search.filter_field import Field
     from esvector.search.results import Results
     from esvector.search.searcher import Searcher
-    from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
+    from esvector.types import Hit, IndexReport, Leg, Passage, PassageOptions, Progress
 
 __all__ = [
     "AsyncSearcher",
@@ -35,6 +35,7 @@ __all__ = [
     "Hit",
     "IndexReport",
     "Indexer",
+    "Leg",
     "Passage",
     "PassageOptions",
     "Passport",
@@ -58,6 +59,7 @@ _HOMES = {
     "Hit": "esvector.types",
     "IndexReport": "esvector.types",
     "Indexer": "esvector.index.indexer",
+    "Leg": "esvector.types",
     "Passage": "esvector.types",
     "PassageOptions": "esvector.types",
     "Passport": "esvector.passport",
