@@ -53,6 +53,24 @@ MAPPINGS: dict[str, Any] = {
     }
 }
 
+POOLS: dict[str, Sequence[Any]] = {
+    "lang": ["en", "de", "fr"],
+    "heading": ["Intro", "Results", "In short"],
+    "page": [1, 2, 3, 9],
+    "weight": [0.5, 1.5],
+    "small": [0.5, 1.5],
+    "day": ["2020-01-01", "2021-06-01"],
+    "seen": ["2020-01-01", "2021-06-01"],
+    "checked": [True, False],
+    "host": ["10.0.0.1", "10.0.9.1", "192.168.0.1"],
+    "valued": ["x", "y"],
+    "paged": [1, 2, 3],
+    "wide": [1, 2**40],
+    "short": [1, 2],
+    "tiny": [1, 2],
+    "exact": [0.0, 1.5],
+}
+
 
 def documents() -> list[Raw]:
     rng, vectors = random.Random(4), np.random.default_rng(4)
@@ -61,23 +79,7 @@ def documents() -> list[Raw]:
         passages = []
         for n in range(rng.randint(1, 5)):
             passage: Raw = {"start": 100 * n, "vector": vectors.standard_normal(DIMS).round(4).tolist()}
-            for name, pool in {
-                "lang": ["en", "de", "fr"],
-                "heading": ["Intro", "Results", "In short"],
-                "page": [1, 2, 3, 9],
-                "weight": [0.5, 1.5],
-                "small": [0.5, 1.5],
-                "day": ["2020-01-01", "2021-06-01"],
-                "seen": ["2020-01-01", "2021-06-01"],
-                "checked": [True, False],
-                "host": ["10.0.0.1", "10.0.9.1", "192.168.0.1"],
-                "valued": ["x", "y"],
-                "paged": [1, 2, 3],
-                "wide": [1, 2**40],
-                "short": [1, 2],
-                "tiny": [1, 2],
-                "exact": [0.0, 1.5],
-            }.items():
+            for name, pool in POOLS.items():
                 if rng.random() < 0.8:
                     passage[name] = rng.choice(pool)
             passages.append(passage)
@@ -195,7 +197,7 @@ CASES: list[tuple[str, Test, Test]] = [
 ]  # fmt: skip
 
 
-def knn(query: Sequence[float], filters: list[Raw]) -> Raw:
+def knn(query: Sequence[float] | NDArray[np.float64], filters: list[Raw]) -> Raw:
     inner = {"size": 1, "_source": ["passages.start"]}
     found = {"field": "passages.vector", "query_vector": list(query), "k": DOCUMENTS, "num_candidates": 1000}
     return {"knn": found | {"filter": filters, "inner_hits": inner}, "size": DOCUMENTS, "_source": False}

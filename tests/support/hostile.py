@@ -69,6 +69,7 @@ _PIECES = [
 ]
 # fmt: on
 
+_NO_TEXTS: list[Any] = [None, {}, 1, b"a"]
 _VALUES: list[Callable[[random.Random], Any]] = [
     lambda rng: rng.choice(TEXTS),
     lambda rng: rng.choice(TEXTS) + rng.choice(TEXTS)[:50],
@@ -93,9 +94,8 @@ _VALUES: list[Callable[[random.Random], Any]] = [
     ),
     lambda rng: rng.choice([Decimal("NaN"), Decimal("1e999999"), np.float32(1.5), np.int64(3), np.bool_(True)]),
     lambda rng: rng.choice([date(2020, 1, 1), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31)]),
-    lambda rng: rng.choice(
-        [None, b"b", {"$ne": "a"}, {"match_all": {}}, ["a", "b"], ("b",), {"b"}, object(), Literal({})]
-    ),  # type: ignore[arg-type]
+    lambda rng: rng.choice([None, b"b", {"$ne": "a"}, {"match_all": {}}, ["a", "b"], ("b",), {"b"}, object()]),
+    lambda rng: Literal(rng.choice(_NO_TEXTS)),
     lambda rng: rng.choice([Field("tenant"), Comparison("tenant", "=", "b"), Exists("tenant"), type, len]),
 ]
 

@@ -189,5 +189,6 @@ def test_with_a_scope_no_query_reads_a_document_that_may_be_outside_of_it(raw: d
 
 
 def test_with_a_scope_lists_and_texts_are_no_lookups() -> None:
-    raw = [{"terms": {"lang": ["a"], "boost": 2}}, {"more_like_this": {"fields": ["lang"], "like": ["a text", "b"]}}]
+    listed = {"terms": {"lang": ["a"], "boost": 2}}
+    raw: list[dict[str, Any]] = [listed, {"more_like_this": {"fields": ["lang"], "like": ["a text", "b"]}}]
     assert knn_filter_list(SHIPPED, scope="lang = a", raw=raw)[1:] == raw
