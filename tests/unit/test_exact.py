@@ -28,7 +28,7 @@ def hashes(count: int) -> list[str]:
 
 def holds(bucket: dict[str, Any], content: str) -> bool:
     bounds = bucket["range"][HASH_FIELD]
-    return bounds["gte"] <= content <= bounds["lte"]
+    return bool(bounds["gte"] <= content <= bounds["lte"])
 
 
 @pytest.mark.parametrize("documents", [20_000, 1_000_003])
