@@ -17,12 +17,12 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 from esvector import AsyncSearcher, Indexer, Searcher
 from esvector.errors import ConfigError, DocumentNotFoundError, FilterError, IndexNotFoundError, UnknownFieldError
 from esvector.search.options import SearchKeywords
-from esvector.search.plan import EXACT_UP_TO
+from esvector.search.plan import SCAN_UP_TO
 from tests.support.encoders import HashEncoder
 
 DIMS = 32
 ALIAS = "search-modes"
-COUNT = EXACT_UP_TO + 1500
+COUNT = SCAN_UP_TO + 1500
 WORDS = ["river", "stone", "garden", "engine", "violin", "desert", "harbour", "lantern"]
 
 
@@ -86,7 +86,7 @@ def test_a_filter_that_few_match_is_searched_exactly_and_says_so(
     results = searcher.search("river", k=20, where="rare = true", explain=True)
     assert [hit.id for hit in results] == brute_force(records, vectors, "river", 20, lambda record: record["rare"])
     assert results.explanation is not None
-    assert results.explanation.plan.startswith("exact: few match")
+    assert results.explanation.plan.startswith("scan: few match")
     assert results.explanation.matches == sum(record["rare"] for record in records)
 
 
