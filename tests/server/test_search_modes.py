@@ -292,6 +292,7 @@ def test_the_async_searcher_answers_the_same(server_url: str, searcher: Searcher
             many = await asyncio.gather(*(its.search(f"river {n}", k=3) for n in range(20)))
             one = await its.search(["river", "stone"], k=5, mode="hybrid", where="year > 2000", facets=["venue"])
             like = await its.similar("d1", k=3)
+            assert await its.request("river", where="rare = true") == searcher.request("river", where="rare = true")
             try:
                 await AsyncSearcher(client, "no-such-alias").search("river")
             except IndexNotFoundError as error:
