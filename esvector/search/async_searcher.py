@@ -33,7 +33,8 @@ T = TypeVar("T")
 class AsyncSearcher:
     """``Searcher`` for asyncio, with the same arguments. Safe to use from several tasks of one loop.
 
-    It has the same methods but ``duplicates``, which is a job of minutes rather than a search. ``client`` is an ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
+    It has the same methods but ``duplicates``, which is a job of minutes rather than a search. ``client`` is an
+    ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
     """
 
     def __init__(

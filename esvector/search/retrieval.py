@@ -106,8 +106,6 @@ def by_vector(
 
     ``queries`` are the words to highlight.
     """
-    if plan.matches is not None and plan.matches.documents == 0:
-        return plan, [[] for _ in vectors]
     if plan.name != "exact":
         bodies = [_knn(question, plan, vector) for vector in vectors]
         answers = yield from ask(question, _highlighted(question, bodies, queries))

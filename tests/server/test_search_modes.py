@@ -216,7 +216,12 @@ def test_an_explanation_can_be_pasted_and_tells_where_time_went(searcher: Search
 
 
 def test_the_body_of_a_request_is_what_would_be_sent(searcher: Searcher, es: Elasticsearch) -> None:
-    asked: list[SearchKeywords] = [{"k": 4}, {"k": 4, "where": "rare = true"}, {"k": 4, "mode": "text"}]
+    asked: list[SearchKeywords] = [
+        {"k": 4},
+        {"k": 4, "where": "rare = true"},
+        {"k": 4, "where": "year = 1"},
+        {"k": 4, "mode": "text"},
+    ]
     for options in asked:
         body = searcher.request("river", **options)
         found = [hit["_id"] for hit in es.search(index=ALIAS, body=body)["hits"]["hits"]]
