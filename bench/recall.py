@@ -71,7 +71,7 @@ def show(report: RecallReport) -> None:
     print(f"{'share that matches':>19} {'documents':>10} {'k':>4} {'recall':>7} {'95 %':>15} {'worst decile':>13} "
           f"{'p50':>9} {'exact p50':>10}")  # fmt: skip
     for point in report.points:
-        low, high = point.interval
+        low, high = point.interval.low, point.interval.high
         times = f"{1000 * point.approximate.p50:6.1f} ms {1000 * point.exact.p50:7.1f} ms"
         recall = f"{point.recall:7.4f} {low:7.4f}-{high:.4f} {point.worst_decile:13.3f}"
         print(f"{point.selectivity:19.4f} {point.documents:10,} {point.k:4} {recall} {times}")

@@ -95,7 +95,7 @@ def test_a_filter_that_many_match_goes_by_the_graph(searcher: Searcher) -> None:
     assert len(results) == 20
     assert results.explanation is not None
     assert results.explanation.plan.startswith("kNN: many match")
-    assert results.explanation.num_candidates == 100
+    assert results.explanation.num_candidates == 500
 
 
 def test_pages_follow_each_other(searcher: Searcher) -> None:

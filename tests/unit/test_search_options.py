@@ -58,11 +58,16 @@ def test_an_unknown_option_is_refused() -> None:
         SearchOptions(top_k=5)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize(("k", "candidates"), [(1, 100), (50, 150), (3_000, 9_000), (10_000, 10_000)])
+@pytest.mark.parametrize(("k", "candidates"), [(1, 200), (50, 500), (900, 9_000), (10_000, 10_000)])
 def test_candidates_grow_with_k_up_to_the_limit(k: int, candidates: int) -> None:
     plan = make_plan(SearchOptions(k=k), target(), None)
     assert plan.name == "kNN"
     assert plan.num_candidates == candidates
+
+
+def test_a_filter_that_many_match_takes_more_candidates() -> None:
+    many = Matches(SCAN_UP_TO + 1, SCAN_UP_TO + 1, at_least=True)
+    assert [make_plan(SearchOptions(k=k), target(), many).num_candidates for k in (10, 100)] == [500, 2_000]
 
 
 def test_few_matches_are_compared_one_by_one_and_many_by_the_graph() -> None:
