@@ -14,6 +14,7 @@ many as its run decides. "merged" is with one segment more forced on every side,
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -84,15 +85,27 @@ class Wire:
 @click.option("--replayed", default=60_000, show_default=True, help="Against the replay; 0 leaves it out.")
 @click.option("--dims", default=384, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
-def main(url: str | None, documents: int, replayed: int, dims: int, rounds: int) -> None:
+@click.option("--apart", is_flag=True, help="The server on one core and every client on another (Linux).")
+def main(url: str | None, documents: int, replayed: int, dims: int, rounds: int, apart: bool) -> None:
     """Print what each side took and esvector's ratios."""
     say_load("before")
     with server(url) as (client, process), folder() as here:
+        if apart:
+            set_apart(process)
         if documents:
             against_helpers(client, process, corpus(documents, dims), here, rounds)
         if replayed:
             against_replay(client, process, corpus(replayed, dims), here, rounds)
     say_load("after")
+
+
+def set_apart(process: psutil.Process | None) -> None:
+    """Give the server and this process a core each, as if they were two machines."""
+    if process is None:
+        raise click.UsageError("--apart needs a server of its own: leave --url out")
+    for core, one in enumerate((process, psutil.Process())):
+        for thread in one.threads():  # those that they start later inherit it
+            os.sched_setaffinity(thread.id, {core})
 
 
 def against_helpers(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from esvector.search.filter_field import Field
     from esvector.search.results import Results
     from esvector.search.searcher import Searcher
-    from esvector.types import Hit, IndexReport, Passage, PassageOptions, Progress
+    from esvector.types import Hit, IndexReport, Leg, Passage, PassageOptions, Progress, SearchSettings
 
 __all__ = [
     "AsyncSearcher",
@@ -35,6 +35,7 @@ __all__ = [
     "Hit",
     "IndexReport",
     "Indexer",
+    "Leg",
     "Passage",
     "PassageOptions",
     "Passport",
@@ -42,6 +43,7 @@ __all__ = [
     "ReembedReport",
     "Results",
     "RetryPolicy",
+    "SearchSettings",
     "Searcher",
     "connect",
     "read_documents",
@@ -58,6 +60,7 @@ _HOMES = {
     "Hit": "esvector.types",
     "IndexReport": "esvector.types",
     "Indexer": "esvector.index.indexer",
+    "Leg": "esvector.types",
     "Passage": "esvector.types",
     "PassageOptions": "esvector.types",
     "Passport": "esvector.passport",
@@ -65,6 +68,7 @@ _HOMES = {
     "ReembedReport": "esvector.index.reembed",
     "Results": "esvector.search.results",
     "RetryPolicy": "esvector.index.retries",
+    "SearchSettings": "esvector.types",
     "Searcher": "esvector.search.searcher",
     "connect": "esvector.client",
     "read_documents": "esvector.index.sources",

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from esvector.cli.options import (
     open_client,
     output_option,
-    parse_raw_filter,
     query_cache_option,
     server_option,
     wants_json,
 )
 from esvector.cli.progress import tell
+from esvector.cli.search_options import judged_options
 
 if TYPE_CHECKING:
     from esvector.evaluate import Comparison, Evaluation, Qrels, Queries
+    from esvector.search.options import SearchKeywords
     from esvector.search.searcher import Searcher
 
 __all__ = ["evaluate"]
@@ -43,13 +44,13 @@ class _Collection:
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """How an index is searched; ``options`` are those of ``Searcher.search`` that were given."""
+    """How an index is searched."""
 
     url: str | None
     k: int | None
     device: str | None
     query_cache: Path | None
-    options: Mapping[str, Any]
+    options: SearchKeywords
 
 
 @click.command()
@@ -62,13 +63,10 @@ class _Asking:
     help="Folder with queries.jsonl, and qrels.tsv or qrels/test.tsv.",
 )
 @click.option("--measures", help="Measures with spaces between [default: nDCG@10 R@100 RR@10].")
+@judged_options
 @click.option(
-    "--mode", type=click.Choice(["vector", "text", "hybrid", "exact"]), help="How to search [default: vector]."
+    "-k", "hits", type=click.IntRange(min=1), help="Hits of a query [default: the largest cutoff of the measures]."
 )
-@click.option("--rerank", metavar="MODEL", help="Rank the first hits again with a cross-encoder.")
-@click.option("-k", type=click.IntRange(min=1), help="Hits of a query [default: the largest cutoff of the measures].")
-@click.option("--where", metavar="EXPR", help='A filter, such as "year >= 2020".')
-@click.option("--filter", "raw_filter", metavar="JSON", help="A filter in Query DSL, as JSON.")
 @click.option("--run-in", type=_FILE, help="Judge this run file instead of searching.")
 @click.option(
     "--run-out", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits to this TREC run file."
@@ -101,11 +99,8 @@ def evaluate(
     qrels_file: Path | None,
     beir: Path | None,
     measures: str | None,
-    mode: str | None,
-    rerank: str | None,
-    k: int | None,
-    where: str | None,
-    raw_filter: str | None,
+    options: SearchKeywords,
+    hits: int | None,
     run_in: Path | None,
     run_out: Path | None,
     per_query: bool,
@@ -133,7 +128,7 @@ def evaluate(
     from esvector.errors import QualityError
     from esvector.evaluate import compare, write_run
 
-    asking = _Asking(url, k, device, query_cache, _given(mode, rerank, where, parse_raw_filter(raw_filter)))
+    asking = _Asking(url, hits, device, query_cache, options)
     others = [name for name in dict.fromkeys((compare_with, not_worse_than)) if name]
     _check_usage(alias, run_in, run_out, others, asking)
     named, floors = _read_measures(measures, minima)
@@ -154,23 +149,18 @@ def evaluate(
         raise QualityError("; ".join(failures), "look at the queries that lost most: --per-query --json")
 
 
-def _given(mode: str | None, rerank: str | None, where: str | None, raw: Any) -> dict[str, Any]:  # noqa: ANN401
-    """What ``Searcher.search`` is told besides k: only what was asked for, the rest is its own default."""
-    options = {"mode": mode, "rerank": rerank, "where": where, "filter": raw}
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _check_usage(
     alias: str | None, run_in: Path | None, run_out: Path | None, others: Sequence[str], asking: _Asking
 ) -> None:
+    from esvector.search.options import SearchOptions
+
     if (alias is None) == (run_in is None):
         raise click.UsageError("name ALIAS, or a run file to judge instead: --run-in FILE")
     if run_out and not run_out.parent.is_dir():  # found now rather than after all the searching
         raise click.BadParameter(f"there is no folder {run_out.parent}", param_hint="--run-out")
     searched = alias is not None or not all(Path(other).is_file() for other in others)
-    how = [*asking.options, *(["k"] if asking.k else [])]
-    if how and not searched:
-        raise click.UsageError(f"{', '.join(how)}: these say how to search, but only run files are judged")
+    if not searched and (asking.k or SearchOptions(**asking.options) != SearchOptions()):
+        raise click.UsageError("these options say how to search, but only run files are judged")
 
 
 def _read_measures(said: str | None, minima: Sequence[str]) -> tuple[tuple[str, ...], list[tuple[str, float]]]:

@@ -107,7 +107,7 @@ def _queries(report: Report, *, per_query: bool) -> list[Table]:
             table.add_row(query, *(f"{value:.4f}" for value in values.values()), _text(report, query))
         return [table]
     if report.baselines:
-        return [table for name, other in report.baselines.items() if (table := _lost_most(report, name, other))]
+        return [lost for name, other in report.baselines.items() if (lost := _lost_most(report, name, other))]
     first = next(iter(judged.values))
     worst = judged.worst(first, _WORST)
     table = _table("worst queries", f"!{first}", "!first relevant", "")

@@ -13,7 +13,7 @@ from esvector.cli.options import parse_raw_filter
 if TYPE_CHECKING:
     from esvector.search.options import SearchKeywords
 
-__all__ = ["example_options", "search_options"]
+__all__ = ["example_options", "judged_options", "search_options"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -77,6 +77,14 @@ def search_options(command: _F) -> _F:
 def example_options(command: _F) -> _F:
     """Add those of a search by examples, which have no words; the command gets them as ``options``."""
     return _keywords(command, _OF_ANY)
+
+
+def judged_options(command: _F) -> _F:
+    """Add those that decide which hits come and in which order; the command gets them as ``options``.
+
+    Without ``-k``, for which a judgement has a default of its own, and without what is only shown.
+    """
+    return _keywords(command, _OF_WORDS[:5] + _OF_ANY[2:8])
 
 
 def _keywords(command: _F, options: tuple[Callable[[Any], Any], ...]) -> _F:

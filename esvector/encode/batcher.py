@@ -80,8 +80,9 @@ class Batcher:
                 on_batch(len(batch), int(counts[batch].sum()))
         if batches:
             done = np.concatenate(batches)
-            vectors[done] = self._collect(self.tower, outputs, len(done))
-            self._mend(inputs, done, vectors, refused)
+            collected = self._collect(self.tower, outputs, len(done))
+            vectors[done] = collected
+            self._mend(inputs, done[self._unusable(collected)], vectors, refused)
         truncated = int((counts > inputs.lengths).sum())
         return EncodedWindow(vectors, counts, truncated, refused)
 
@@ -136,9 +137,9 @@ class Batcher:
             )
         return vectors
 
-    def _mend(self, inputs: Inputs, done: _Rows, vectors: NDArray[np.float32], refused: dict[int, str]) -> None:
-        """Encode once more, alone and in float32, what is NaN, infinite or zero; refuse what still is."""
-        for row in done[self._unusable(vectors[done])]:
+    def _mend(self, inputs: Inputs, rows: _Rows, vectors: NDArray[np.float32], refused: dict[int, str]) -> None:
+        """Encode ``rows`` once more, alone and in float32; refuse what still is NaN, infinite or zero."""
+        for row in rows:
             alone = np.array([row])
             try:
                 tower = self._exact_tower()

@@ -146,7 +146,7 @@ def _load(path: Path, name: str, device: str | None, dtype: str) -> CrossEncoder
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return CrossEncoder(
+        model: CrossEncoder = CrossEncoder(
             str(path),
             device=device or default_device(),
             local_files_only=True,
@@ -157,6 +157,7 @@ def _load(path: Path, name: str, device: str | None, dtype: str) -> CrossEncoder
             f"cannot load the model {name}: {type(error).__name__}: {error}",
             "check that it is complete, and the device; one with code of its own is refused",
         ) from error
+    return model
 
 
 def _set_length(model: CrossEncoder, asked: int | None) -> None:

@@ -13,6 +13,7 @@ from esvector.evaluate.measures import DEFAULT_MEASURES, largest_cutoff, measure
 from esvector.types import Hit
 
 if TYPE_CHECKING:
+    from esvector.search.options import SearchKeywords
     from esvector.search.searcher import Searcher
 
 __all__ = ["Counts", "Evaluation", "Search", "evaluate", "hits_needed", "judge"]
@@ -90,7 +91,7 @@ def evaluate(
     measures: str | Iterable[str] = DEFAULT_MEASURES,
     *,
     k: int | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: SearchKeywords | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Search for every query that has judgements, and return how good that was.
@@ -101,7 +102,7 @@ def evaluate(
         qrels: relevance by document id by query id.
         measures: such as "nDCG@10 R@100", in the words of ir-measures.
         k: hits of a query; None is the largest cutoff of the measures, or 100 where one of them has none.
-        options: what else ``Searcher.search`` is told, such as ``{"where": "year >= 2020"}``.
+        options: what else ``Searcher.search`` is told, such as ``{"mode": "hybrid", "where": "year >= 2020"}``.
         progress: called with the number of queries done, and of all.
 
     Raises ConfigError where no query has judgements or no relevant document is in the index, and for unknown measures;
@@ -115,7 +116,7 @@ def evaluate(
     if isinstance(search, Searcher):
         wanted = hits_needed(named) if k is None else k
         missing, further = _count_missing(search, {query: qrels[query] for query in asked}), _too_few(named, wanted)
-        search = _with_options(search, wanted, options or {})
+        search = _with_options(search, {**(options or {}), "k": wanted})
     elif options or k is not None:
         raise ConfigError("k and options are for a Searcher", "let the function that searches have its own")
     else:
@@ -168,9 +169,9 @@ def _judge(
     return Evaluation(values, by_query, run, counts, (*counts.remarks(), *further))
 
 
-def _with_options(searcher: Searcher, k: int, options: Mapping[str, Any]) -> Search:
-    def search(texts: Sequence[str]) -> list[list[Hit]]:
-        return list(searcher.search(texts, k=k, **options))
+def _with_options(searcher: Searcher, options: SearchKeywords) -> Search:
+    def search(texts: Sequence[str]) -> Sequence[Sequence[Hit]]:
+        return searcher.search(texts, **options)
 
     return search
 
@@ -205,7 +206,7 @@ def _count_missing(searcher: Searcher, qrels: Qrels) -> int:
     relevant = sorted({document for judged in qrels.values() for document, grade in judged.items() if grade > 0})
     index = searcher.target.index  # before anything else, for its own words about an alias that is not there
     with explain_errors(searcher.client):
-        there = sum(
+        there: int = sum(
             searcher.client.count(index=index, query={"ids": {"values": relevant[start : start + _IDS]}})["count"]
             for start in range(0, len(relevant), _IDS)
         )

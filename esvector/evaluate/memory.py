@@ -24,7 +24,7 @@ def bytes_per_million(client: Elasticsearch, live: Live) -> int:
         stats = client.indices.stats(index=live.name, metric="dense_vector")["_all"]["primaries"]["dense_vector"]
     measured = memory_bytes(stats.get("off_heap"), live.vector_type)
     if measured is not None and stats["value_count"] >= _ENOUGH:
-        return round(_MILLION * measured / stats["value_count"])
+        return round(_MILLION * measured / int(stats["value_count"]))
     m = int(live.vector.get("index_options", {}).get("m", 16))
     each = vector_bytes(live.passport.encoder.dims or 0, live.passport.element_type, live.vector_type, m)
     return _MILLION * each.memory

@@ -27,7 +27,7 @@ __all__ = ["CONFIDENCE", "Interval", "Latency", "Probe", "Probed", "interval", "
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
-_WARM_UP = 5  # queries whose time does not count: caches are empty, and the server's code is not compiled
+_WARM_UP = 2  # queries whose time does not count: caches are empty, and the server's code is not compiled
 
 
 @dataclass(frozen=True, slots=True)

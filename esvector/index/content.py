@@ -26,6 +26,7 @@ PLACE_BITS = 40
 """A document's external version is ``generation << PLACE_BITS | place``: any later run beats an earlier one, and within
 a run the last record of an id stays."""
 
+_HASH_KEY = b'"%b":"' % HASH_FIELD.encode()
 _PART = 16  # hex digits of each of the two hashes
 _SCAN = 5_000  # ids of a page
 _SCAN_ALIVE = "5m"
@@ -48,7 +49,7 @@ def content_hash(document: Document, source: bytes, *, given: bool) -> str:
 
 def stamped(source: bytes, content: str) -> bytes:
     """Return the JSON object ``source`` with its hash as one more field."""
-    return b'%s%s"%s":"%s"}' % (source[:-1], b"," if len(source) > 2 else b"", HASH_FIELD.encode(), content.encode())
+    return source[:-1] + (b"," + _HASH_KEY if len(source) > 2 else _HASH_KEY) + content.encode() + b'"}'
 
 
 def encoded_part(content: str) -> str:

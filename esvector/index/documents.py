@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from datetime import date, time
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -96,7 +97,7 @@ def prepare(
         given_id = fields.pop("_id", None) if record.id is None else None
         if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
             fields = _flatten(fields, metadata)
-        _check_names(fields, reserved)
+        _check_names(tuple(fields), reserved)
         vector = record.vector
         if vector is None and given is not None:
             vector = _vector(fields, given)
@@ -221,13 +222,14 @@ def _short(value: object) -> str:
     return f"{value!r:.60}"
 
 
-def _check_names(fields: dict[str, Any], reserved: frozenset[str]) -> None:
-    if not reserved.isdisjoint(fields):
-        name = min(reserved.intersection(fields))
+@lru_cache(256)  # most records have the names of the one before
+def _check_names(names: tuple[str, ...], reserved: frozenset[str]) -> None:
+    if not reserved.isdisjoint(names):
+        name = min(reserved.intersection(names))
         if name == HASH_FIELD:
             raise _Refused(f"field {name!r} is one that esvector writes itself; rename it")
         raise _Refused(f"field {name!r} is where the vector goes; rename it, or choose another with --vector-field")
-    for name in fields:
+    for name in names:
         # Nearly every name is an identifier, and Elasticsearch takes all of those without an underscore in front.
         if name[:1] == "_" or not name.isidentifier():
             _check_name(name)

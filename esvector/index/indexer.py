@@ -196,7 +196,7 @@ class Indexer:
         """
         describe_server(self.client)
         live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
-        with job(self.client, self.alias, self._state, lost) as folder:
+        with job(self.client, self.alias, self._state, lost, self.retry) as folder:
             for target in find_targets(self.client, self.alias):
                 if target.blocked:
                     lift_block(self.client, target.index)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esvector.client import explain_errors
 from esvector.index.checkpoint import JobFolder, default_state
 from esvector.index.lease import Lease
+from esvector.index.repeating import Repeating, once
+from esvector.index.retries import RetryPolicy
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -19,13 +20,16 @@ __all__ = ["job"]
 
 
 @contextmanager
-def job(client: Elasticsearch, alias: str, state: Path | None, lost: threading.Event) -> Iterator[JobFolder]:
+def job(
+    client: Elasticsearch, alias: str, state: Path | None, lost: threading.Event, retry: RetryPolicy | None = None
+) -> Iterator[JobFolder]:
     """Hold ``alias`` for the length of the block: on this machine by a lock, and on the server by a lease.
 
-    ``lost`` is set when another run took the lease meanwhile. Raises LeaseError when another run holds it.
+    ``lost`` is set when another run took the lease meanwhile. ``retry`` says how long a server in trouble is waited
+    for; without it, an error is raised at once. Raises LeaseError when another run holds it.
     """
-    with explain_errors(client):
-        cluster = client.cluster.state(metric="version", filter_path="cluster_uuid")["cluster_uuid"]
+    repeat = once(client) if retry is None else Repeating(client, retry, threading.Event())
+    cluster = repeat(lambda: client.cluster.state(metric="version", filter_path="cluster_uuid"))["cluster_uuid"]
     folder = JobFolder(state or default_state(), f"{cluster}-{alias}")
-    with folder.locked(), Lease(client, alias, owner=folder.owner(), on_lost=lost.set):
+    with folder.locked(), Lease(client, alias, owner=folder.owner(), on_lost=lost.set, repeat=repeat):
         yield folder

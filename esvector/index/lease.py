@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from esvector.client import explain_errors
 from esvector.errors import LeaseError
+from esvector.index.repeating import Repeating, once
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,6 +45,7 @@ class Lease:
         owner: id of this run. A lease that is held by the same id was left by a run that has ended.
         on_lost: called, by another thread, when somebody else took the lease, because this process stood still.
         beat: seconds between two signs of life.
+        repeat: how long a server in trouble is waited for at the beginning; without it, an error is raised at once.
 
     Entering raises LeaseError when another run holds it.
     """
@@ -57,21 +58,23 @@ class Lease:
         owner: str,
         on_lost: Callable[[], None] = lambda: None,
         beat: float = BEAT,
+        repeat: Repeating | None = None,
     ) -> None:
         self._client = client
         self._alias = alias
         self._owner = owner
         self._on_lost = on_lost
         self._beat = beat
+        self._repeat = repeat or once(client)
         self._beats = 0
         self._at: tuple[int, int] | None = None  # sequence number and primary term of what was written last
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="esvector-lease", daemon=True)
 
     def __enter__(self) -> Lease:
-        with explain_errors(self._client):
-            self._ensure_index()
-            self._acquire()
+        # Each may be repeated: a lease that was written, and only the answer lost, is held by the same owner.
+        self._repeat(self._ensure_index)
+        self._repeat(self._acquire)
         self._thread.start()
         return self
 

@@ -26,7 +26,7 @@ from esvector.index.documents import prepare
 from esvector.index.passages import PassageSplitter
 from esvector.index.pipeline import Stopped
 from esvector.index.sources import as_records
-from esvector.index.window import Counts, Ledger, Window
+from esvector.index.window import Account, Counts, Ledger, Window
 from esvector.types import BadRecord, DeadLetter, Document, Progress, Record
 from esvector.vectors import ElementType, to_elements
 
@@ -79,7 +79,7 @@ class Load:
         generation: of this run, in the versions of its documents.
         window_documents: documents of a window.
         resume: where an earlier attempt of this run has come to.
-        on_advance: told of each window up to which everything is settled, with the account until there.
+        on_advance: told of each window up to which everything is settled, and of the account until there.
 
     ``stopping`` ends it at once, between two batches; ``draining`` ends the reading, and what was read is finished.
     """
@@ -94,7 +94,7 @@ class Load:
         generation: int,
         window_documents: int = 1024,
         resume: Checkpoint | None = None,
-        on_advance: Callable[[Window, Counts], None] = lambda _window, _counts: None,
+        on_advance: Callable[[Account, Counts], None] = lambda _account, _counts: None,
     ) -> None:
         self.stopping = threading.Event()
         self.draining = threading.Event()

@@ -22,8 +22,8 @@ class RetryPolicy:
     and to ``longest_absence`` where it is away: knocking costs it nothing then, and every second after its return is
     lost. A blocked index is asked every ``probe_every``. ``unreachable``: no connection. ``unanswered``: connections
     break, answers are lost or not understood. ``busy``: queues are full. ``memory``: a circuit breaker is open.
-    ``trouble``: a shard or node is missing. ``blocked``: the index takes no writes, as over a full disk, which a
-    person has to mend.
+    ``trouble``: a shard or node is missing. ``blocked``: the index takes no writes, as over a full disk, which a person
+    has to mend.
     """
 
     give_up_after: float | None = None
@@ -55,7 +55,7 @@ _TOO_MUCH = (Outcome.BUSY, Outcome.BREAKER)
 
 
 class Trouble(Exception):
-    """Some documents have no outcome yet; ``reason`` is the last thing the server or the network said."""
+    """Something has no outcome yet, such as some documents; ``reason`` is the last thing the server or network said."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)

@@ -36,7 +36,7 @@ from esvector.index.versions import (
     loading_alias,
     serve_version,
 )
-from esvector.index.window import Counts, Window
+from esvector.index.window import Account, Counts, Window
 from esvector.mapping import build_index_body, find_vector, serving_settings
 from esvector.passport import Passport
 from esvector.types import IndexReport, Progress
@@ -103,7 +103,7 @@ class Run:
         previous = live_index(self._client, self._alias)
         resume = self._resumable()
         if self._target is not None and resume is None:
-            self._target = raise_generation(self._client, self._target)
+            self._target = raise_generation(self._client, self._target, self._repeat)
         with DeadLetterFile(self._options.dead_letters) as letters:
             if resume is not None and resume.dead_letters is not None:
                 letters.resume(resume.dead_letters, resume.place)
@@ -126,7 +126,7 @@ class Run:
             generation=self._target.generation if self._target is not None else 1,
             window_documents=self._window_documents(),
             resume=resume,
-            on_advance=lambda window, counts: self._save(window, counts, letters),
+            on_advance=lambda until, counts: self._save(until, counts, letters),
         )
         before = self._open_target(resume)
         compare = self._comparison(resume)
@@ -140,7 +140,7 @@ class Run:
             self._finish_graph()
         self._folder.clear()
         if self.updates_live:
-            end_loading(self._client, self._require_target().index)
+            end_loading(self._client, self._require_target().index, self._repeat)
         elif self._serving is not None:
             with self._serving(self._require_target()):
                 self._serve(previous)
@@ -161,7 +161,8 @@ class Run:
 
     @property
     def _repeat(self) -> Repeating:
-        return Repeating(self._client, self._options.retry, self._load.stopping)
+        stopping = self._started.stopping if self._started is not None else threading.Event()
+        return Repeating(self._client, self._options.retry, stopping)
 
     def _resumable(self) -> Checkpoint | None:
         """Return how far an earlier attempt has come with this target, None where nothing of it can be used."""
@@ -200,7 +201,7 @@ class Run:
         if self._target is None:
             return 0
         index = self._target.index
-        begin_loading(self._client, index)
+        begin_loading(self._client, index, self._repeat)
         self._repeat(lambda: self._client.indices.refresh(index=index))
         count = self._count(index)
         if resume is not None and count < resume.counts.created:
@@ -302,8 +303,11 @@ class Run:
         )
         load_as = loading_body(body, making.vector_field) if self._options.graph == "deferred" else body
         stated = find_vector(making.template.get("mappings", {}).get("properties", {}), making.vector_field)
-        index = create_version(self._client, self._alias, load_as, in_the_end=body if stated else None)
-        self._target = next(found for found in find_targets(self._client, self._alias) if found.index == index)
+        index = create_version(
+            self._client, self._alias, load_as, in_the_end=body if stated else None, repeat=self._repeat
+        )
+        targets = self._repeat(lambda: find_targets(self._client, self._alias))
+        self._target = next(found for found in targets if found.index == index)
 
     def _check_lease(self) -> None:
         if self._lost.is_set():
@@ -312,7 +316,7 @@ class Run:
                 "see 'esvector status', then run the same command again if that run has ended",
             )
 
-    def _save(self, window: Window, counts: Counts, letters: DeadLetterFile) -> None:
+    def _save(self, until: Account, counts: Counts, letters: DeadLetterFile) -> None:
         """Note how far the load has come, once there is something to come back to."""
         if (target := self._target) is None:
             return
@@ -320,8 +324,8 @@ class Run:
             index=target.index,
             index_uuid=target.uuid,
             generation=target.generation,
-            place=window.place,
-            digest=window.digest,
+            place=until.place,
+            digest=until.digest,
             counts=counts,
             dead_letters=str(letters.path) if letters.path else None,
         )
@@ -363,13 +367,19 @@ class Run:
             self._progress(replace(load.progress("building the graph"), waiting=waiting))
 
         self._graph = finish_graph(
-            self._client, target.index, final, making.vector_field, on_progress=say, stopping=load.stopping
+            self._client,
+            target.index,
+            final,
+            making.vector_field,
+            on_progress=say,
+            stopping=load.stopping,
+            retry=self._options.retry,
         )
 
     def _serve(self, previous: str | None) -> None:
         target = self._require_target()
         settings = serving_settings(self._making.template)
-        serve_version(self._client, self._alias, target.index, previous, target.passport, settings)
+        serve_version(self._client, self._alias, target.index, previous, target.passport, settings, self._repeat)
 
     def _report(self, previous: str | None, count: int, pruned: int, letters: DeadLetterFile) -> IndexReport:
         graph, updated = self._graph, self.updates_live

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from esvector.index.outcomes import Outcome
+from esvector.index.retries import Trouble
+
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = ["ShardSegments", "ShardsStarting", "count_segments", "look_at_shards"]
 
 
-class ShardsStarting(Exception):
+class ShardsStarting(Trouble):
     """A primary is not there yet, as after a restart of its node."""
+
+    def __init__(self, index: str) -> None:
+        super().__init__(Outcome.TROUBLE, f"a shard of {index} is not started")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,10 +124,10 @@ def as_records(items: Iterable[Any]) -> Iterator[Record | BadRecord]:
 
 
 def _as_record(item: object, place: str) -> Record | BadRecord:
+    if isinstance(item, (dict, Mapping)):  # the type first that nearly all are: asking for Mapping alone takes long
+        return Record(item, place)
     if isinstance(item, Record | BadRecord):
         return item
-    if isinstance(item, Mapping):
-        return Record(item, place)
     raw = item[:RAW_CHARACTERS] if isinstance(item, str) else ""
     return BadRecord(f"not a mapping of names to values but a {type(item).__name__}", place, raw)
 

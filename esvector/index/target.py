@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from esvector.client import explain_errors
 from esvector.errors import ConfigError
 from esvector.index.passages import complete_options
+from esvector.index.repeating import Repeating, once
 from esvector.index.versions import loading_alias
 from esvector.passport import Passport
 from esvector.types import PassageOptions
@@ -131,18 +132,24 @@ def choose_target(
     return None
 
 
-def raise_generation(client: Elasticsearch, target: Target) -> Target:
-    """Begin a new run on ``target``: every document that it writes beats those of the runs before."""
+def raise_generation(client: Elasticsearch, target: Target, repeat: Repeating | None = None) -> Target:
+    """Begin a new run on ``target``: every document that it writes beats those of the runs before.
+
+    ``repeat`` says how long a server in trouble is waited for; without it, an error is raised at once.
+    """
     generation = target.generation + 1
-    update_meta(client, target.index, target.making.to_meta(generation))
+    update_meta(client, target.index, target.making.to_meta(generation), repeat)
     return replace(target, generation=generation)
 
 
-def update_meta(client: Elasticsearch, index: str, changes: Mapping[str, Any]) -> None:
+def update_meta(client: Elasticsearch, index: str, changes: Mapping[str, Any], repeat: Repeating | None = None) -> None:
     """Change parts of an index's ``_meta``, which the server replaces as a whole."""
-    with explain_errors(client):
+
+    def update() -> None:
         mappings = client.indices.get_mapping(index=index)[index]["mappings"]
         client.indices.put_mapping(index=index, body={"_meta": {**mappings.get("_meta", {}), **changes}})
+
+    (repeat or once(client))(update)
 
 
 def lift_block(client: Elasticsearch, index: str) -> None:

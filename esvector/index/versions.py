@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from esvector.client import error_reason, error_type, explain_errors
 from esvector.errors import ConfigError, IndexingError
 from esvector.index.inspect import PREVIOUS_KEY
+from esvector.index.repeating import Repeating, once
 from esvector.passport import Passport
 
 if TYPE_CHECKING:
@@ -46,16 +49,18 @@ def loading_alias(index: str) -> str:
     return f"{index}-loading"
 
 
-def begin_loading(client: Elasticsearch, index: str) -> None:
+# ``repeat``, below, says how long a server in trouble is waited for; without it, an error is raised at once.
+
+
+def begin_loading(client: Elasticsearch, index: str, repeat: Repeating | None = None) -> None:
     """Let ``index`` be written to through its loading alias."""
-    with explain_errors(client):
-        client.indices.put_alias(index=index, name=loading_alias(index))
+    (repeat or once(client))(lambda: client.indices.put_alias(index=index, name=loading_alias(index)))
 
 
-def end_loading(client: Elasticsearch, index: str) -> None:
+def end_loading(client: Elasticsearch, index: str, repeat: Repeating | None = None) -> None:
     """Take the loading alias away again; one that is gone already is fine."""
-    with explain_errors(client):
-        client.options(ignore_status=404).indices.delete_alias(index=index, name=loading_alias(index))
+    tolerant = client.options(ignore_status=404).indices
+    (repeat or once(client))(lambda: tolerant.delete_alias(index=index, name=loading_alias(index)))
 
 
 def check_alias(alias: str) -> None:
@@ -97,7 +102,11 @@ def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
 
 
 def create_version(
-    client: Elasticsearch, alias: str, body: Mapping[str, Any], in_the_end: Mapping[str, Any] | None = None
+    client: Elasticsearch,
+    alias: str,
+    body: Mapping[str, Any],
+    in_the_end: Mapping[str, Any] | None = None,
+    repeat: Repeating | None = None,
 ) -> str:
     """Create the next version of ``alias`` with ``body`` (settings and mappings) and return its name.
 
@@ -108,23 +117,73 @@ def create_version(
     """
     import elasticsearch
 
-    number = _highest_number(client, alias)
+    repeat = repeat or once(client)
+    # The client's own retries would hide that an attempt's answer was lost.
+    client = client.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
+    number = repeat(lambda: _highest_number(client, alias))
     while True:
         number += 1
         index = f"{alias}-{number:06d}"
         try:
-            with explain_errors(client):
-                if in_the_end is not None and in_the_end != body:
-                    client.indices.create(index=index, body=dict(in_the_end))
-                    client.indices.delete(index=index)  # empty, and nobody has seen it
-                client.indices.create(index=index, body={**body, "aliases": {loading_alias(index): {}}})
+            if in_the_end is not None and in_the_end != body:
+                _try_out(client, alias, in_the_end, repeat)
+            if _create(client, index, body, repeat):
+                return index
         except elasticsearch.BadRequestError as error:
-            if error_type(error) == "resource_already_exists_exception":
-                continue  # another run took the number in this moment
             raise ConfigError(
                 f"the server refuses the mapping of {index}: {error_reason(error)}", "check --mapping and --field"
             ) from error
-        return index
+
+
+def _create(client: Elasticsearch, index: str, body: Mapping[str, Any], repeat: Repeating) -> bool:
+    """Create ``index``, open for loading; False when it is another run's, which took the number in this moment."""
+    attempts = 0
+
+    def create() -> bool:
+        nonlocal attempts
+        attempts += 1
+        if _add(client, index, {**body, "aliases": {loading_alias(index): {}}}):
+            return True
+        # An attempt whose answer was lost has made it: the lease keeps other runs away, and nothing is in it yet.
+        return attempts > 1 and _is_fresh(client, index)
+
+    return repeat(create)
+
+
+def _try_out(client: Elasticsearch, alias: str, body: Mapping[str, Any], repeat: Repeating) -> None:
+    """See whether the server takes ``body``, by an index that is never a version, whatever happens to this process."""
+    tolerant = client.options(ignore_status=404).indices
+    trial = f"{alias}-trial-{uuid.uuid4().hex}"
+    settings = {**body.get("settings", {})}
+    settings["index"] = {**settings.get("index", {}), "hidden": True}
+    mappings = {name: value for name, value in body.get("mappings", {}).items() if name != "_meta"}
+    for index in repeat(lambda: _trials(client, alias)):  # of runs that died amid it
+        repeat(partial(tolerant.delete, index=index))
+    repeat(lambda: _add(client, trial, {**body, "settings": settings, "mappings": mappings}))
+    repeat(lambda: tolerant.delete(index=trial))
+
+
+def _trials(client: Elasticsearch, alias: str) -> list[str]:
+    found = client.indices.get(index=f"{alias}-trial-*", features="aliases", expand_wildcards="open,hidden")
+    return [name for name in found if re.fullmatch(re.escape(alias) + r"-trial-[0-9a-f]{32}", name)]
+
+
+def _add(client: Elasticsearch, index: str, body: Mapping[str, Any]) -> bool:
+    """Create an index; False where there is one of this name."""
+    import elasticsearch
+
+    try:
+        client.indices.create(index=index, body=dict(body))
+    except elasticsearch.BadRequestError as error:
+        if error_type(error) == "resource_already_exists_exception":
+            return False
+        raise
+    return True
+
+
+def _is_fresh(client: Elasticsearch, index: str) -> bool:
+    opened = client.indices.exists_alias(index=index, name=loading_alias(index))
+    return bool(opened) and client.indices.stats(index=index, metric="docs")["_all"]["total"]["docs"]["count"] == 0
 
 
 def serve_version(
@@ -134,22 +193,28 @@ def serve_version(
     previous: str | None,
     passport: Passport,
     settings: Mapping[str, Any],
+    repeat: Repeating | None = None,
 ) -> None:
     """Make ``index`` the one that readers of ``alias`` see, in place of ``previous``, in one atomic step.
 
     Raises IndexingError when the alias was moved by somebody else meanwhile; readers then see what they saw.
     """
+    repeat = repeat or once(client)
     facts = passport.ready().to_meta()
-    with explain_errors(client):
-        meta = _meta(client, index)
-        client.indices.put_settings(index=index, body={"index": dict(settings)})
-        client.indices.put_mapping(index=index, body={"_meta": {PREVIOUS_KEY: previous} | meta | facts})
+    meta = repeat(lambda: _meta(client, index))
+    repeat(lambda: client.indices.put_settings(index=index, body={"index": dict(settings)}))
+    repeat(lambda: client.indices.put_mapping(index=index, body={"_meta": {PREVIOUS_KEY: previous} | meta | facts}))
     done = {"remove": {"index": index, "alias": loading_alias(index), "must_exist": True}}
-    move_alias(client, alias, previous, index, [done])
+    move_alias(client, alias, previous, index, [done], repeat)
 
 
 def move_alias(
-    client: Elasticsearch, alias: str, previous: str | None, index: str, more: Sequence[Mapping[str, Any]] = ()
+    client: Elasticsearch,
+    alias: str,
+    previous: str | None,
+    index: str,
+    more: Sequence[Mapping[str, Any]] = (),
+    repeat: Repeating | None = None,
 ) -> None:
     """Let ``alias`` point to ``index`` instead of ``previous`` (None: to nothing), with ``more`` actions, all or none.
 
@@ -162,7 +227,8 @@ def move_alias(
     if previous is not None:
         # Without must_exist a failing remove is answered 200 and the rest applied (9.5.3).
         actions.insert(0, {"remove": {"index": previous, "alias": alias, "must_exist": True}})
-    with explain_errors(client):
+
+    def move() -> None:
         try:
             client.indices.update_aliases(actions=actions)
         except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
@@ -174,6 +240,8 @@ def move_alias(
                     "check 'esvector status', then run the same command again",
                 ) from error
             raise
+
+    (repeat or once(client))(move)
 
 
 def delete_version(client: Elasticsearch, index: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from esvector.index.passages import PassageWindow
 from esvector.types import Document
 
-__all__ = ["BYTES_PER_DOCUMENT", "Counts", "Ledger", "Window"]
+__all__ = ["BYTES_PER_DOCUMENT", "Account", "Counts", "Ledger", "Window"]
 
 BYTES_PER_DOCUMENT = 8192
 """That a window may have on average."""
@@ -122,24 +122,38 @@ class Window:
         self.span += following.span
 
 
+class Account(NamedTuple):
+    """What is left of a window that is settled: ``place`` and ``digest`` are those of its last record."""
+
+    place: int
+    digest: str
+    span: int
+    counts: Counts
+
+
 class Ledger:
     """Adds up the accounts of windows, in the order of the input, whatever the order in which they are settled.
 
-    ``on_advance`` is called, by one thread at a time, whenever everything up to a window is settled: with that window
-    and the account of all records up to its end. Windows are numbered from 0; ``counts`` is what the account starts at.
+    ``on_advance`` is called, by one thread at a time, whenever everything up to a window is settled: with what is left
+    of that window, and the account of all records up to its end. Windows are numbered from 0; ``counts`` is what the
+    account starts at.
     """
 
-    def __init__(self, counts: Counts, on_advance: Callable[[Window, Counts], None]) -> None:
+    def __init__(self, counts: Counts, on_advance: Callable[[Account, Counts], None]) -> None:
         self.counts = counts
         self._on_advance = on_advance
         self._next = 0
-        self._early: dict[int, Window] = {}
+        self._early: dict[int, Account] = {}
         self._lock = Lock()
 
     def settle(self, window: Window) -> None:
-        """Take the account of a window whose every record has its fate."""
+        """Take the account of a window whose every record has its fate.
+
+        Its documents are not kept: while the server holds one request up (9.5.3 does, for seconds), the other senders
+        settle any number of windows after it.
+        """
         with self._lock:
-            self._early[window.number] = window
+            self._early[window.number] = Account(window.place, window.digest, window.span, window.counts)
             last = None
             while (ready := self._early.pop(self._next, None)) is not None:
                 self.counts += ready.counts

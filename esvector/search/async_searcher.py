@@ -17,7 +17,7 @@ from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, 
 from esvector.search.options import SearchKeywords, SearchOptions
 from esvector.search.rerank import Reranker
 from esvector.search.results import Results
-from esvector.search.searcher import as_list, batches_of, explained, msearch_answers
+from esvector.search.searcher import as_list, batches_of, explained, msearch_answers, one_request
 from esvector.search.searching import search_steps
 from esvector.search.similar import similar_steps
 from esvector.search.target import Target, read_target
@@ -31,9 +31,10 @@ T = TypeVar("T")
 
 
 class AsyncSearcher:
-    """``Searcher`` for asyncio, with the same arguments and methods. Safe to use from several tasks of one loop.
+    """``Searcher`` for asyncio, with the same arguments. Safe to use from several tasks of one loop.
 
-    ``client`` is an ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
+    It has the same methods but ``duplicates``, which is a job of minutes rather than a search. ``client`` is an
+    ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
     """
 
     def __init__(
@@ -81,6 +82,15 @@ class AsyncSearcher:
             self.alias, as_list(like), as_list(unlike), as_list(text), SearchOptions(**options), self.scope
         )
         return await self._run(steps)
+
+    async def request(self, query: str, **options: Unpack[SearchKeywords]) -> dict[str, Any]:
+        """Return the body that ``search`` would send; see ``Searcher.request``."""
+        asked = one_request(SearchOptions(**options))
+        steps = search_steps(self.alias, [query], asked, self.scope)
+        need = next(steps)
+        while not (isinstance(need, Send) and need.bodies[0].get("size")):
+            need = steps.send(await self._perform(need))
+        return need.bodies[0]
 
     async def _run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Need] = partial(next, steps)

@@ -173,14 +173,12 @@ def exact_body(
     *,
     quantized: bool,
     passages: bool = False,
-    rescored: int | None = None,
 ) -> dict[str, Any]:
     """Return the body of a search that compares every vector that matches ``filters`` (the bucket's own among them).
 
     ``count`` is what matches them, ``vector`` is (dims,), and ``size`` the hits that are wanted. They come with id and
     score only; of a document in passages, the score of the inner hit is the one that counts. For fields and texts, send
-    the usual request with an ``ids`` filter of the best. Of a quantized field the scan compares what is quantized, and
-    the ``rescored`` best of it again with raw vectors: None is all, and only that is exact.
+    the usual request with an ``ids`` filter of the best.
     """
     documents = max(1, count.documents)
     wanted = min(size, documents)
@@ -192,8 +190,8 @@ def exact_body(
         "filter": [dict(f) for f in filters] or [{"match_all": {}}],
     }
     if quantized:
-        again = documents if rescored is None else min(max(rescored, wanted), documents)
-        knn["rescore_vector"] = {"oversample": 1 if passages else math.ceil(1000 * again / wanted) / 1000}
+        # The scan compares what is quantized, so all of it has to be rescored with raw vectors.
+        knn["rescore_vector"] = {"oversample": 1 if passages else math.ceil(1000 * documents / wanted) / 1000}
     if passages:
         knn["inner_hits"] = {"size": 1, "_source": False}
         # A document's passage is chosen by quantized vectors, and only then rescored (9.5.3): any of them may turn out

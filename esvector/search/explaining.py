@@ -33,7 +33,7 @@ def explain(
         similarity=passport.encoder.similarity or "cosine",
         plan=_plan(question, plan),
         matches=None if matches is None or matches.at_least else matches.documents,
-        num_candidates=None if plan is None or plan.exact else plan.num_candidates,
+        num_candidates=None if plan is None or plan.name == "exact" else plan.num_candidates,
         bodies=tuple(_bodies(question, row, 1 if queries is None else len(queries))),
         seconds=_seconds(needs),
     )
@@ -42,7 +42,7 @@ def explain(
 def _plan(question: Question, plan: Plan | None) -> str:
     parts = []
     if plan is not None:
-        parts.append(f"{'exact' if plan.exact else 'kNN'}: {plan.why}")
+        parts.append(f"{plan.name}: {plan.why}")
     if question.options.by_text:
         parts.append(f"words (BM25) in {', '.join(question.target.searchable_text)}")
     if question.options.mode == "hybrid":

@@ -20,8 +20,10 @@ def check_facets(names: Sequence[str], fields: Mapping[str, FieldType]) -> dict[
     """The field to count for each name. Raises UnknownFieldError or FilterError for one that has no values to count."""
     found: dict[str, str] = {}
     for name, field in zip(names, find_fields(list(names), fields), strict=True):
-        if field.type in _NO_FACET or field.exact is None:
+        if field.type in _NO_FACET or field.exact is None or field.nested:
             why = "is analysed text" if field.type == "text" else f"is of type {field.type}"
+            if field.nested:  # counted without its parent it would have no values, and no error (9.5.3)
+                why = f"is inside the nested field {field.nested!r}"
             raise FilterError(
                 f"the values of the field {name!r} cannot be counted: it {why}",
                 "use a keyword, number, date or boolean",

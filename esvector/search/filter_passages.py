@@ -6,13 +6,17 @@ rest, ``any passages (...)`` included, is about the document.
 
 Elasticsearch decides by the looks of each filter of a kNN search whether it is about passages (9.5.3,
 ``NestedHelper``): it is if it can be seen to need a term, or a number in a range, of one of their fields. Whatever else
-is joined to the document first, which leaves nothing of a filter on passages: 0 hits, and no error. Dates are among the
-rest, since a range that all dates of a shard are in becomes ``exists``. So all conditions on passages go into one
-entry, with one among them that can be seen so.
+is joined to the document first, which leaves nothing of a filter on passages, or everything if it is a negation: wrong
+hits, and no error. Integers that are equal to something are among the rest, and dates, since a range that all dates of
+a shard are in becomes ``exists``. So all conditions on passages go into one entry, with one among them that shows.
+
+And it asks the filters again of the passages of a hit, to find the best one. There, a ``nested`` query means something
+else (9.5.3: of 52 hits, 38 came without their passage), so that an entry with one gets a way out for passages only.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,11 +26,11 @@ from esvector.search.filter_query import Place, check_size, clause_of, conjuncti
 from esvector.search.filter_syntax import explained
 from esvector.search.filter_tree import And, Filter, Not, Or, flat
 
-__all__ = ["document_filter", "knn_filters"]
+__all__ = ["document_filter", "knn_filters", "unless_passage"]
 
 _NUMBERS = frozenset({"byte", "short", "integer", "long", "half_float", "float", "double"})
-_TERMS = _NUMBERS | {"keyword", "text", "boolean", "ip"}
-_RANGES = _NUMBERS | {"ip"}
+_WORDS = frozenset({"keyword", "text", "boolean"})
+_SHOWN = {"term": _WORDS | {"ip"}, "terms": _WORDS, "range": _NUMBERS | {"ip"}}
 # Of every passage that esvector writes, these are there and at least 0.
 _OFFSETS = ("start", "end")
 
@@ -47,7 +51,7 @@ def knn_filters(
         if passages is None:
             return [check_size(clause_of(tree, Place(fields)))]
         inner, outer = _split(tree, fields, passages)
-        entries = [check_size(clause_of(part, Place(fields))) for part in outer]
+        entries = [_of_document(check_size(clause_of(part, Place(fields))), passages) for part in outer]
         return [*([_children(inner, fields, passages)] if inner else []), *entries]
 
 
@@ -124,13 +128,40 @@ def _is_inside(leaf: Any, fields: Mapping[str, FieldType], passages: str) -> boo
     return field.nested == passages
 
 
+def _of_document(clause: dict[str, Any], passages: str) -> dict[str, Any]:
+    if '"nested"' not in json.dumps(clause):
+        return clause
+    return unless_passage(clause, passages)
+
+
+def unless_passage(clause: Mapping[str, Any], passages: str) -> dict[str, Any]:
+    """``clause`` on documents, for a kNN search on passages: true for every passage, whatever it says."""
+    return {"bool": {"should": [clause, {"term": {"_nested_path": passages}}], "minimum_should_match": 1}}
+
+
 def _children(parts: Sequence[Filter], fields: Mapping[str, FieldType], passages: str) -> dict[str, Any]:
     body = check_size(conjunction(parts, Place(fields, passages)))["bool"]
     named = {field.exact: field for field in fields.values() if field.exact and field.nested == passages}
-    needed: list[dict[str, Any]] = body.get("filter", [])
+    needed = [_telling(clause, named) for clause in body.get("filter", [])]
     if not any(_shows(clause, named) for clause in needed):
-        needed = [_anchor(needed, fields, passages, parts), *needed]
+        needed.insert(0, _anchor(fields, passages, parts))
     return {"bool": {**body, "filter": needed}}
+
+
+def _telling(clause: dict[str, Any], named: Mapping[str, FieldType]) -> dict[str, Any]:
+    """The same condition, with numbers that something is equal to in a range, too."""
+    ((kind, body),) = clause.items()
+    match kind:
+        case "bool":
+            parts = {key: [_telling(part, named) for part in body[key]] for key in ("filter", "should") if key in body}
+            return {"bool": {**body, **parts}}
+        case "term" | "terms":
+            ((name, given),) = body.items()
+            if named[name].type in _NUMBERS:
+                values = given if kind == "terms" else [given]
+                bounds = {"range": {name: {"gte": min(values), "lte": max(values)}}}
+                return {"bool": {"filter": [bounds, clause]}} if len(values) > 1 else bounds
+    return clause
 
 
 def _shows(clause: Mapping[str, Any], named: Mapping[str, FieldType]) -> bool:
@@ -145,32 +176,19 @@ def _shows(clause: Mapping[str, Any], named: Mapping[str, FieldType]) -> bool:
             return bool(body.get("should")) and all(_shows(part, named) for part in body["should"])
         case "term" | "terms" | "range":
             field = named[next(iter(body))]
-            if not field.indexed:
-                return False
-            if kind == "terms":
-                return field.type in ("keyword", "text", "boolean")
-            return field.type in (_TERMS if kind == "term" else _RANGES)
+            return field.indexed and field.type in _SHOWN[kind]
     return False
 
 
-def _anchor(
-    needed: Sequence[Mapping[str, Any]],
-    fields: Mapping[str, FieldType],
-    passages: str,
-    parts: Sequence[Filter],
-) -> dict[str, Any]:
-    """A condition that is true for every passage that satisfies ``needed``, and that Elasticsearch can tell."""
-    for clause in needed:
-        for name, values in clause.get("terms", {}).items():
-            if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-                return {"range": {name: {"gte": min(values), "lte": max(values)}}}
+def _anchor(fields: Mapping[str, FieldType], passages: str, parts: Sequence[Filter]) -> dict[str, Any]:
+    """A condition that is true for every passage, and shows."""
     for name in _OFFSETS:
         field = fields.get(f"{passages}.{name}")
         if field is not None and field.type in _NUMBERS and field.indexed:
             return {"range": {field.name: {"gte": 0}}}
     first = next(_leaves(parts[0]))
     raise FilterError(
-        f"Elasticsearch cannot tell this condition on {first.field!r} from one on documents, and would find nothing",
+        f"Elasticsearch cannot tell this condition on {first.field!r} from one on documents, and would ignore it",
         f"Add a condition with = on passages, ask of documents (any {passages} (...)), or map {passages}.start as an "
         "integer with an index and index the documents again.",
         first.position,

@@ -44,7 +44,8 @@ def read_raw(given: Raw | None) -> list[dict[str, Any]]:
         return []
     if isinstance(given, Mapping):
         return [_query(given, "filter", _Budget())]
-    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+    anything: object = given  # a str is a sequence, too
+    if isinstance(anything, str | bytes) or not isinstance(given, Sequence):
         raise FilterError(
             f"filter is a {type(given).__name__}, but Query DSL is an object or a list of objects",
             "An expression goes into where; Query DSL looks like {'term': {'lang': 'en'}}.",
@@ -173,7 +174,7 @@ def _scalar(given: object, path: str) -> str | int | float | bool | None:
     match given:
         case None | True | False:
             return given
-        case Integral() if -(2**1023) < given < 2**1023:  # Python writes no longer ones than 4,300 digits
+        case Integral() if int(given).bit_length() < 1024:  # Python writes no longer ones than 4,300 digits
             return int(given)
         case Real() if _is_finite(given):
             return float(given)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esvector.fields import FieldType
-from esvector.search.filter_passages import document_filter, knn_filters
+from esvector.search.filter_passages import document_filter, knn_filters, unless_passage
 from esvector.search.filter_raw import Raw, read_raw, refuse_lookups
 from esvector.search.filter_tree import Filter
 
@@ -30,7 +30,10 @@ def knn_filter_list(
     ``passages`` is the nested field that the vectors are in. Raises FilterError where one of the three cannot be read.
     """
     compiled = [entry for each in (scope, where) for entry in knn_filters(each, fields, passages)]
-    return compiled + _looked_at(raw, scope)
+    queries = _looked_at(raw, scope)
+    if passages is not None:
+        queries = [unless_passage(query, passages) if "nested" in query else query for query in queries]
+    return compiled + queries
 
 
 def document_filters(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from esvector.search.options import MAX_K, SearchOptions
 from esvector.search.target import Target
 
-__all__ = ["EXACT_UP_TO", "Matches", "Plan", "default_candidates", "exact_plan", "make_plan"]
+__all__ = ["SCAN_UP_TO", "Matches", "Plan", "default_candidates", "exact_plan", "make_plan"]
 
-EXACT_UP_TO = 5_000
+SCAN_UP_TO = 5_000
 """Vectors that are compared one by one rather than by the graph: a few milliseconds (docs/search.md)."""
 
 _LEAST_CANDIDATES = 100
+# Of the few that match, all are compared by their quantized vectors, and so many of the best again by their raw ones.
+_LEAST_RESCORED = 500
+_RESCORED = 10  # times the hits that are wanted
 _OVERSAMPLE = 2.0  # where a mapping says nothing of rescoring: int8 scores would be off by 1e-3 else (9.5.3)
 
 
@@ -33,10 +37,12 @@ class Matches:
 class Plan:
     """How vectors are searched, and why.
 
-    ``num_candidates`` and ``oversample`` are those of an approximate search; an ``exact`` one compares all that match.
+    "kNN" goes by the graph. "scan" compares all that match, as few as they are, in one request, and the best of them
+    again by their raw vectors. "exact" does so with every one, in as many requests as it takes. ``num_candidates`` and
+    ``oversample`` are those of the first two.
     """
 
-    exact: bool
+    name: Literal["kNN", "scan", "exact"]
     num_candidates: int
     oversample: float | None
     why: str
@@ -53,16 +59,17 @@ def make_plan(options: SearchOptions, target: Target, matches: Matches | None) -
         oversample = target.passport.search.oversample
     if oversample is None and target.quantized and not target.rescored:
         oversample = _OVERSAMPLE
-    if options.num_candidates is not None:
-        return Plan(False, candidates, oversample, source, matches)
-    if matches is not None and matches.vectors <= EXACT_UP_TO:
-        return exact_plan(matches, f"few match, at most {EXACT_UP_TO:,}: comparing each is as quick as a graph")
-    return Plan(False, candidates, oversample, source, matches)
+    if options.num_candidates is None and matches is not None and matches.vectors <= SCAN_UP_TO:
+        rescored = max(_LEAST_RESCORED, _RESCORED * options.depth)
+        why = f"few match, at most {SCAN_UP_TO:,}, and comparing each is as quick as a graph"
+        # As many candidates as there can be make the server compare each (9.5.3).
+        return Plan("scan", MAX_K, max(oversample or 0, min(rescored, MAX_K) / options.depth), why, matches)
+    return Plan("kNN", candidates, oversample, source, matches)
 
 
 def exact_plan(matches: Matches | None, why: str) -> Plan:
     """Compare every document that matches."""
-    return Plan(True, MAX_K, None, why, matches)
+    return Plan("exact", MAX_K, None, why, matches)
 
 
 def default_candidates(k: int) -> int:
@@ -78,6 +85,5 @@ def _candidates(options: SearchOptions, target: Target) -> tuple[int, str]:
         scaled = math.ceil(tuned.num_candidates * max(1.0, options.depth / tuned.k))
         found = "" if tuned.recall is None else f", with a recall of {tuned.recall:.3f}"
         return min(MAX_K, max(scaled, options.depth)), f"num_candidates is as tuned for k = {tuned.k}{found}"
-    return default_candidates(
-        options.depth
-    ), "many match: the graph is searched, no less than three times as widely as k"
+    why = "many match: the graph is searched, three times as widely as k or more"
+    return default_candidates(options.depth), why

@@ -10,7 +10,7 @@ from esvector.search import exact
 from esvector.search.conditions import Conditions
 from esvector.search.needs import Send, Steps
 from esvector.search.options import MAX_K, SearchOptions
-from esvector.search.plan import EXACT_UP_TO, Matches, Plan, exact_plan, make_plan
+from esvector.search.plan import SCAN_UP_TO, Matches, Plan, exact_plan, make_plan
 from esvector.search.requests import (
     check_shards,
     knn_body,
@@ -28,11 +28,6 @@ from esvector.types import Hit
 __all__ = ["AliasMoved", "Question", "Vector", "ask", "by_text", "by_vector", "choose_plan"]
 
 Vector = list[float]
-
-# Of the few documents that match, all are compared by their quantized vectors, and so many of the best again by their
-# raw ones: to find the ten best of 5,000, it takes less than twice as long as the graph (docs/search.md).
-_RESCORED_AT_LEAST = 500
-_RESCORED = 10  # times the hits that are wanted
 
 
 class AliasMoved(Exception):
@@ -100,7 +95,7 @@ def choose_plan(question: Question) -> Steps[Plan]:
     matches = None
     filters = question.conditions.document
     if filters and question.options.num_candidates is None and question.options.mode != "exact":
-        matches = yield from _count(question, EXACT_UP_TO)
+        matches = yield from _count(question, SCAN_UP_TO)
     return make_plan(question.options, question.target, matches)
 
 
@@ -111,20 +106,19 @@ def by_vector(
 
     ``queries`` are the words to highlight.
     """
-    if plan.exact:
-        return plan, (yield from _exactly(question, plan, vectors, queries))
-    bodies = [_knn(question, plan, vector) for vector in vectors]
-    answers = yield from ask(question, _highlighted(question, bodies, queries))
-    found = [_read(question, answer) for answer in answers]
-    depth = question.options.depth
-    if all(len(hits) >= depth for hits in found) or question.partial:
-        return plan, found
-    # A graph may not lead to all that match (9.5.3): whether there are more, only counting tells.
-    matches = yield from _count(question, depth)
-    if all(len(hits) >= min(depth, matches.documents) for hits in found):
-        return plan, found
-    plan = exact_plan(matches, "the graph led to fewer documents than match, so each was compared")
-    return plan, (yield from _exactly(question, plan, vectors, queries))
+    if plan.name != "exact":
+        bodies = [_knn(question, plan, vector) for vector in vectors]
+        answers = yield from ask(question, _highlighted(question, bodies, queries))
+        found = [_read(question, answer) for answer in answers]
+        depth = question.options.depth
+        if question.partial or all(len(hits) >= depth for hits in found):
+            return plan, found
+        # A graph may not lead to all that match (9.5.3): whether there are more, only counting tells.
+        matches = yield from _count(question, depth)
+        if all(len(hits) >= min(depth, matches.documents) for hits in found):
+            return plan, found
+        plan = exact_plan(matches, "the graph led to fewer documents than match, so each was compared")
+    return plan, (yield from _exactly(question, vectors, queries))
 
 
 def _count(question: Question, up_to: int) -> Steps[Matches]:
@@ -160,29 +154,8 @@ def _highlighted(
     return [with_highlights(body, query, fields) for body, query in zip(bodies, queries, strict=True)]
 
 
-def _exactly(
-    question: Question, plan: Plan, vectors: Sequence[Vector], queries: Sequence[str] | None
-) -> Steps[list[list[Hit]]]:
+def _exactly(question: Question, vectors: Sequence[Vector], queries: Sequence[str] | None) -> Steps[list[list[Hit]]]:
     """Compare every vector that matches."""
-    matches, depth = plan.matches, question.options.depth
-    few = matches is not None and not matches.at_least and matches.vectors <= EXACT_UP_TO
-    if matches is not None and few and question.options.mode != "exact" and not question.passages:
-        if matches.documents == 0:
-            return [[] for _ in vectors]
-        count = exact.Count(matches.documents, matches.vectors, matches.vectors)
-        rescored = max(_RESCORED_AT_LEAST, _RESCORED * depth)
-        bodies = [
-            _scan(question, vector, depth, count, question.conditions.knn, rescored) | {"_source": question.source}
-            for vector in vectors
-        ]
-        answers = yield from ask(question, _highlighted(question, bodies, queries))
-        return [_read(question, answer) for answer in answers]
-    return (yield from _exactly_in_buckets(question, vectors, queries))
-
-
-def _exactly_in_buckets(
-    question: Question, vectors: Sequence[Vector], queries: Sequence[str] | None
-) -> Steps[list[list[Hit]]]:
     depth = question.options.depth
     buckets = yield from _buckets(question)
     found: list[list[Hit]] = []
@@ -231,7 +204,6 @@ def _scan(
     size: int,
     count: exact.Count,
     filters: Sequence[Mapping[str, Any]],
-    rescored: int | None = None,
 ) -> dict[str, Any]:
     body = exact.exact_body(
         question.target.passport.vector_field,
@@ -241,7 +213,6 @@ def _scan(
         filters,
         quantized=question.target.quantized,
         passages=question.passages,
-        rescored=rescored,
     )
     if question.passages:
         body["knn"]["inner_hits"] = passage_hits(question.target.passport.vector_field)

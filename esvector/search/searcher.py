@@ -27,7 +27,7 @@ from esvector.search.target import Target, read_target
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["Searcher", "as_list", "batches_of", "explained", "msearch_answers"]
+__all__ = ["Searcher", "as_list", "batches_of", "explained", "msearch_answers", "one_request"]
 
 T = TypeVar("T")
 
@@ -141,18 +141,12 @@ class Searcher:
         What it depends on is looked up (the mapping, and how many documents match a filter). Raises ConfigError for a
         hybrid search, which sends two: they are in its explanation.
         """
-        asked = SearchOptions(**options)
-        if asked.mode == "hybrid":
-            raise ConfigError(
-                "a hybrid search sends two requests", "search(..., explain=True) shows them in its explanation"
-            )
+        asked = one_request(SearchOptions(**options))
         steps = search_steps(self.alias, [query], asked, self.scope)
-        advance: Callable[[], Need] = partial(next, steps)
-        while True:
-            need = advance()
-            if isinstance(need, Send) and need.bodies[0].get("size"):
-                return need.bodies[0]
-            advance = partial(steps.send, self._perform(need))
+        need = next(steps)
+        while not (isinstance(need, Send) and need.bodies[0].get("size")):
+            need = steps.send(self._perform(need))
+        return need.bodies[0]
 
     def _run(self, steps: Steps[T]) -> T:
         advance: Callable[[], Need] = partial(next, steps)
@@ -201,6 +195,15 @@ class Searcher:
     def _look_up(self) -> Target:
         with explained(self.client, self.alias):
             return read_target(self.alias, self.client.indices.get_mapping(index=self.alias).body)
+
+
+def one_request(options: SearchOptions) -> SearchOptions:
+    """Return ``options`` of a search that finds its hits by one request. Raises ConfigError for others."""
+    if options.mode == "hybrid":
+        raise ConfigError(
+            "a hybrid search sends two requests", "search(..., explain=True) shows them in its explanation"
+        )
+    return options
 
 
 def as_list(one_or_more: str | Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from esvector.search.requests import read_vectors, stored_vectors_body, words
 from esvector.search.results import Facet, Results
 from esvector.search.retrieval import AliasMoved, Question, Vector, ask, by_text, by_vector, choose_plan
 from esvector.search.target import Target, find_fields
-from esvector.types import Hit
+from esvector.types import Hit, Leg
 
 __all__ = ["of_current_target", "pose", "results_of", "search_steps", "stored_vectors"]
 
@@ -138,10 +138,16 @@ def _similar_enough(hits: list[Hit], options: SearchOptions) -> list[Hit]:
 
 def _fused(rankings: Mapping[str, list[list[Hit]]], options: SearchOptions) -> list[list[Hit]]:
     if len(rankings) == 1:
-        return next(iter(rankings.values()))
+        ((name, found),) = rankings.items()
+        # What comes after it keeps what it said of a hit.
+        return [_with_legs(hits, name) for hits in found] if options.rerank is not None else found
     fuse = reciprocal_rank if options.fusion == "rrf" else weighted
     together = zip(*rankings.values(), strict=True)
     return [fuse(dict(zip(rankings, found, strict=True)), options.weights) for found in together]
+
+
+def _with_legs(hits: list[Hit], name: str) -> list[Hit]:
+    return [replace(hit, legs={name: Leg(rank, hit.score)}) for rank, hit in enumerate(hits, start=1)]
 
 
 def _reranked(

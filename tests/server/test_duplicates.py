@@ -37,12 +37,12 @@ class NearEncoder(HashEncoder):
 
     def _vector(self, text: str) -> NDArray[np.float32]:
         vector = super()._vector(text.split()[0]) + 0.25 * super()._vector(text)
-        length = float(np.linalg.norm(vector)) / (1 + len(text) % 3 if self._stretched else 1)
+        length = float(np.linalg.norm(vector)) / (1 + ord(text[-1]) % 3 if self._stretched else 1)
         unit: NDArray[np.float32] = (vector / length).astype(np.float32)
         return unit
 
 
-def records(groups: int = 150) -> list[dict[str, Any]]:
+def records(groups: int = 100) -> list[dict[str, Any]]:
     """Groups of one to four documents on one subject; of some, one text stands there twice, or ten times."""
     made: list[dict[str, Any]] = []
     for group in range(groups):
@@ -83,7 +83,7 @@ def pairs_of(searcher: Searcher, least: float, **how: Any) -> list[Pair]:
     return list(find_pairs(searcher.client, searcher.alias, searcher.target.passport, least, **how))
 
 
-@pytest.mark.parametrize("least", [1.0, 0.97, 0.93, 0.9, 0.3])
+@pytest.mark.parametrize("least", [1.0, 0.93, 0.3])
 def test_all_pairs_are_found_once_with_exact_scores(searcher: Searcher, least: float) -> None:
     expected = all_pairs(NearEncoder(), records(), least)
     assert len(expected) > 700  # 40 copies alone are 780 pairs
@@ -103,8 +103,8 @@ def test_the_clusters_are_the_groups_that_were_planted(searcher: Searcher) -> No
 
 
 def test_filters_hold_for_both_documents(searcher: Searcher) -> None:
-    some = [record for record in records() if record["even"] and record["group"] < 120]
-    filters = [{"term": {"even": True}}, {"range": {"group": {"lt": 120}}}]
+    some = [record for record in records() if record["even"] and record["group"] < 80]
+    filters = [{"term": {"even": True}}, {"range": {"group": {"lt": 80}}}]
     check(pairs_of(searcher, 0.9, filters=filters), all_pairs(NearEncoder(), some, 0.9))
     assert pairs_of(searcher, 0.9, filters=[{"term": {"group": 1000}}]) == []
 
@@ -182,7 +182,7 @@ def test_too_many_neighbours_are_an_error_that_names_the_document(
 
 
 def test_the_index_is_compared_as_it_was_at_the_beginning(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
-    searcher = index(es, alias, tmp_path, records(150))
+    searcher = index(es, alias, tmp_path, records())
     with_hundreds = find_pairs(es, alias, searcher.target.passport, 0.9)
     first = next(with_hundreds)
     es.indices.delete(index=searcher.target.index)
@@ -221,14 +221,14 @@ def run(server_url: str, *arguments: str, **how: Any) -> Result:
 
 
 def test_the_command_writes_json_lines(searcher: Searcher, server_url: str) -> None:
-    result = run(server_url, ALIAS, "--min-score", "0.93", "--where", "even = true and group < 120")
+    result = run(server_url, ALIAS, "--min-score", "0.93", "--where", "even = true and group < 80")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    some = [record for record in records() if record["even"] and record["group"] < 120]
+    some = [record for record in records() if record["even"] and record["group"] < 80]
     expected = all_pairs(NearEncoder(), some, 0.93)
     check([Pair(**line) for line in lines], expected)
-    assert result.stderr == f"{len(expected):,} pairs among {len(some)} documents\n"
+    assert result.stderr.splitlines()[-1] == f"{len(expected):,} pairs among {len(some)} documents"
     same = run(server_url, ALIAS, "--min-score", "0.93", "--filter",
-               '[{"term": {"even": true}}, {"range": {"group": {"lt": 120}}}]')  # fmt: skip
+               '[{"term": {"even": true}}, {"range": {"group": {"lt": 80}}}]')  # fmt: skip
     assert sorted(same.stdout.splitlines()) == sorted(result.stdout.splitlines())
 
 
@@ -236,13 +236,13 @@ def test_the_command_writes_clusters(searcher: Searcher, server_url: str) -> Non
     result = run(server_url, ALIAS, "--min-score", "0.85", "--clusters", "--limit", "3", "--json")
     lines = [json.loads(line)["ids"] for line in result.stdout.splitlines()]
     assert [tuple(ids) for ids in lines] == clusters(pairs_of(searcher, 0.85))[:3]
-    assert re.fullmatch(r"[\d,]+ pairs among \d+ documents, in \d+ clusters\n", result.stderr)
+    assert re.fullmatch(r"[\d,]+ pairs among \d+ documents, in \d+ clusters", result.stderr.splitlines()[-1])
 
 
 def test_the_command_stops_at_the_limit(searcher: Searcher, server_url: str) -> None:
     result = run(server_url, ALIAS, "--limit", "5")
     assert len(result.stdout.splitlines()) == 5
-    assert result.stderr == "stopped after 5 pairs (--limit)\n"
+    assert result.stderr.splitlines()[-1] == "stopped after 5 pairs (--limit)"
 
 
 def test_on_a_terminal_the_texts_are_shown(

@@ -84,7 +84,9 @@ def test_an_index_is_evaluated_as_it_is_searched(server_url: str, es: Elasticsea
     for query, (text, document) in QUESTIONS.items():
         hits = searcher.search(text, k=10)
         ranks[query] = [hit.id for hit in hits].index(document) + 1
-        assert list(read_run("out.run")[query].items()) == [(hit.id, pytest.approx(hit.score)) for hit in hits]
+        written = read_run("out.run")[query]
+        assert list(written) == [hit.id for hit in hits]
+        assert written == pytest.approx({hit.id: hit.score for hit in hits})
     assert [ranks[f"q{n}"] for n in range(1, 7)] == [1] * 6
     assert min(ranks["q7"], ranks["q8"]) > 1
     assert {query: values["RR@10"] for query, values in report["by_query"].items()} == {
@@ -105,6 +107,20 @@ def test_filter_and_k_are_those_of_the_search(server_url: str, papers: str) -> N
     assert all(len(hits) == 1 and years[document] >= 2020 for hits in run.values() for document in hits)
     assert report["remarks"] == ["R@100 looks at 100 hits, but only k = 1 were asked for"]
     assert report["measures"]["R@100"] == report["measures"]["P@1"] <= 5 / 8
+
+
+@pytest.mark.usefixtures("collection")
+def test_each_mode_is_evaluated(server_url: str, papers: str) -> None:
+    """No word of "vehicles without fuel" or "monetary policy" is in any document."""
+    found_by = {
+        mode: found(server_url, papers, "--beir", "collection", "--measures", "P@1", "--mode", mode)
+        for mode in ("vector", "exact", "text", "hybrid")
+    }
+    assert found_by["vector"]["measures"] == found_by["exact"]["measures"] == {"P@1": 6 / 8}
+    assert found_by["text"]["measures"]["P@1"] < found_by["hybrid"]["measures"]["P@1"]
+    assert found_by["text"]["counts"]["empty"] >= 2
+    assert any("found nothing" in remark for remark in found_by["text"]["remarks"])
+    assert found_by["hybrid"]["counts"]["empty"] == 0
 
 
 @pytest.mark.usefixtures("collection")
@@ -141,7 +157,7 @@ def test_judgements_of_documents_that_are_not_there(es: Elasticsearch, alias: st
 @pytest.mark.usefixtures("collection")
 def test_documents_in_passages_are_counted_once(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     profile = EncoderProfile("all-MiniLM-L6-v2")
-    options = PassageOptions(16, 0)
+    options = PassageOptions(24, 0)
     indexer = Indexer(es, alias, profile=profile, passages=options, dead_letters=tmp_path / "dead.jsonl")
     indexer.run([{"id": id_, "text": f"{text} " * 12} for id_, text, _ in PAPERS if id_ != "car"])
     report = evaluate(Searcher(es, alias), read_queries("queries.jsonl"), read_qrels("qrels.tsv"), "P@1")
@@ -155,7 +171,7 @@ def test_the_examples_of_the_page(
 ) -> None:
     (console,) = re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^\$ esvector (.*)$", console, re.MULTILINE)
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         args = [arg.replace('"', "") for arg in re.findall(r'"[^"]*"|\S+', command)]
         result = run_command(server_url, *args)

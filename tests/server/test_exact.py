@@ -190,7 +190,8 @@ def test_more_than_one_request_can_scan_is_cut_into_buckets(make: Any, kind: str
     corpus = make(kind, passages=passages, dims=32)
     count, most = (4000, 5) if passages else (13_000, 1)
     corpus.add(names(count), vectors(count, 21, dims=32, most=most), 0)
-    corpus.add(names(500, "u"), vectors(500, 22, dims=32, most=most), 1, hashed=False)
+    others = 40 if passages else 200
+    corpus.add(names(others, "u"), vectors(others, 22, dims=32, most=most), 1, hashed=False)
     buckets = corpus.buckets()
     assert len(buckets) > 2
     assert sum(count.vectors for _, count in buckets) == sum(map(len, corpus.vectors.values()))

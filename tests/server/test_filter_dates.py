@@ -52,8 +52,9 @@ def start_of(moment: datetime, unit: str) -> datetime:
     units = ["y", "M", "d", "h", "m", "s"]
     kept = units.index({"H": "h", "w": "d"}.get(unit, unit))
     day = moment.replace(microsecond=0)
-    for name, low in [("month", 1), ("day", 1), ("hour", 0), ("minute", 0), ("second", 0)][kept:]:
-        day = day.replace(**{name: low})
+    fields: list[dict[str, Any]] = [{"month": 1}, {"day": 1}, {"hour": 0}, {"minute": 0}, {"second": 0}]
+    for lowest in fields[kept:]:
+        day = day.replace(**lowest)
     return day - timedelta(days=day.weekday()) if unit == "w" else day
 
 

@@ -32,6 +32,10 @@ INSIDE: dict[str, Any] = {
     "host": {"type": "ip"},
     "valued": {"type": "keyword", "index": False},
     "paged": {"type": "long", "index": False},
+    "wide": {"type": "long"},
+    "short": {"type": "short"},
+    "tiny": {"type": "byte"},
+    "exact": {"type": "double"},
     "start": {"type": "integer", "doc_values": False},
     "vector": {
         "type": "dense_vector",
@@ -44,8 +48,27 @@ MAPPINGS: dict[str, Any] = {
     "properties": {
         "year": {"type": "integer"},
         "lang": {"type": "keyword"},
+        "authors": {"type": "nested", "properties": {"name": {"type": "keyword"}}},
         "passages": {"type": "nested", "properties": INSIDE},
     }
+}
+
+POOLS: dict[str, Sequence[Any]] = {
+    "lang": ["en", "de", "fr"],
+    "heading": ["Intro", "Results", "In short"],
+    "page": [1, 2, 3, 9],
+    "weight": [0.5, 1.5],
+    "small": [0.5, 1.5],
+    "day": ["2020-01-01", "2021-06-01"],
+    "seen": ["2020-01-01", "2021-06-01"],
+    "checked": [True, False],
+    "host": ["10.0.0.1", "10.0.9.1", "192.168.0.1"],
+    "valued": ["x", "y"],
+    "paged": [1, 2, 3],
+    "wide": [1, 2**40],
+    "short": [1, 2],
+    "tiny": [1, 2],
+    "exact": [0.0, 1.5],
 }
 
 
@@ -56,23 +79,14 @@ def documents() -> list[Raw]:
         passages = []
         for n in range(rng.randint(1, 5)):
             passage: Raw = {"start": 100 * n, "vector": vectors.standard_normal(DIMS).round(4).tolist()}
-            for name, pool in {
-                "lang": ["en", "de", "fr"],
-                "heading": ["Intro", "Results", "In short"],
-                "page": [1, 2, 3, 9],
-                "weight": [0.5, 1.5],
-                "small": [0.5, 1.5],
-                "day": ["2020-01-01", "2021-06-01"],
-                "seen": ["2020-01-01", "2021-06-01"],
-                "checked": [True, False],
-                "host": ["10.0.0.1", "10.0.9.1", "192.168.0.1"],
-                "valued": ["x", "y"],
-                "paged": [1, 2, 3],
-            }.items():
+            for name, pool in POOLS.items():
                 if rng.random() < 0.8:
                     passage[name] = rng.choice(pool)
             passages.append(passage)
-        made.append({"year": 2000 + number % 20, "lang": rng.choice(["en", "de"]), "passages": passages})
+        authors = [{"name": rng.choice("abc")} for _ in range(rng.randint(0, 2))]
+        made.append(
+            {"year": 2000 + number % 20, "lang": rng.choice(["en", "de"]), "authors": authors, "passages": passages}
+        )
     return made
 
 
@@ -144,6 +158,16 @@ CASES: list[tuple[str, Test, Test]] = [
     ("passages.paged = 2", lambda p: p.get("paged") == 2, always),
     ("passages.paged in (1, 3)", lambda p: p.get("paged") in (1, 3), always),
     ("passages.paged > 1", lambda p: p.get("paged", 0) > 1, always),
+    ("passages.wide = 1", lambda p: p.get("wide") == 1, always),
+    ("passages.wide in (1, 5)", lambda p: p.get("wide") == 1, always),
+    ("passages.wide > 1", lambda p: p.get("wide", 0) > 1, always),
+    ("passages.short = 2", lambda p: p.get("short") == 2, always),
+    ("passages.short in (2, 5)", lambda p: p.get("short") == 2, always),
+    ("passages.tiny = 2", lambda p: p.get("tiny") == 2, always),
+    ("passages.tiny < 2", lambda p: p.get("tiny") == 1, always),
+    ("passages.exact = 0", lambda p: p.get("exact") == 0, always),
+    ("passages.exact in (0, 1.5)", lambda p: "exact" in p, always),
+    ("passages.short = 2 or passages.tiny = 2", lambda p: p.get("short") == 2 or p.get("tiny") == 2, always),
     ("passages.start > 100", lambda p: p["start"] > 100, always),
     ("passages.lang = en and passages.page != 3", lambda p: p.get("lang") == "en" and p.get("page") != 3, always),
     ("passages.lang = en or passages.page = 3", lambda p: p.get("lang") == "en" or p.get("page") == 3, always),
@@ -164,12 +188,16 @@ CASES: list[tuple[str, Test, Test]] = [
     ("passages.lang = en and any passages (lang = fr)", lambda p: p.get("lang") == "en",
      lambda d: any(p.get("lang") == "fr" for p in d["passages"])),
     ("exists passages and not passages.page in (1, 2)", lambda p: p.get("page") not in (1, 2), always),
+    ("authors.name = a", always, lambda d: any(a["name"] == "a" for a in d["authors"])),
+    ("missing authors and passages.lang = en", lambda p: p.get("lang") == "en", lambda d: not d["authors"]),
+    ("not authors.name = a and year > 2003", always,
+     lambda d: d["year"] > 2003 and all(a["name"] != "a" for a in d["authors"])),
     ("year = 1999", always, lambda _: False),
     ("passages.lang = xx", lambda _: False, always),
 ]  # fmt: skip
 
 
-def knn(query: Sequence[float], filters: list[Raw]) -> Raw:
+def knn(query: Sequence[float] | NDArray[np.float64], filters: list[Raw]) -> Raw:
     inner = {"size": 1, "_source": ["passages.start"]}
     found = {"field": "passages.vector", "query_vector": list(query), "k": DOCUMENTS, "num_candidates": 1000}
     return {"knn": found | {"filter": filters, "inner_hits": inner}, "size": DOCUMENTS, "_source": False}
@@ -216,17 +244,27 @@ def test_the_cases_are_not_trivial(corpus: Corpus) -> None:
 @pytest.mark.parametrize(
     "lost",
     [
-        [{"bool": {"must_not": [{"term": {"passages.lang": "en"}}]}}],
-        [{"exists": {"field": "passages.lang"}}],
-        [{"prefix": {"passages.lang": {"value": "e"}}}],
-        [{"range": {"passages.lang": {"gte": "e"}}}],
-        [{"terms": {"passages.page": [1, 3]}}],
-        [{"range": {"passages.day": {"gte": "1999-01-01"}}}],
-        [{"bool": {"filter": [{"term": {"passages.lang": "en"}}, {"term": {"lang": "en"}}]}}],
+        {"exists": {"field": "passages.lang"}},
+        {"prefix": {"passages.lang": {"value": "e"}}},
+        {"range": {"passages.lang": {"gte": "e"}}},
+        {"term": {"passages.page": 3}},
+        {"terms": {"passages.page": [1, 3]}},
+        {"range": {"passages.day": {"gte": "1999-01-01"}}},
+        {"bool": {"filter": [{"term": {"passages.lang": "en"}}, {"term": {"lang": "en"}}]}},
     ],
 )
-def test_why_all_this_the_server_finds_nothing_and_says_nothing(
-    es: Elasticsearch, corpus: Corpus, lost: list[Raw]
-) -> None:
-    answer = es.search(index=corpus.index, body=knn([1.0] * DIMS, lost))
+def test_why_all_this_the_server_finds_nothing_and_says_nothing(es: Elasticsearch, corpus: Corpus, lost: Raw) -> None:
+    answer = es.search(index=corpus.index, body=knn([1.0] * DIMS, [lost]))
     assert (answer["hits"]["hits"], answer["_shards"]["failed"]) == ([], 0)
+
+
+def test_why_all_this_the_server_ignores_a_negation(es: Elasticsearch, corpus: Corpus) -> None:
+    ignored = {"bool": {"must_not": [{"exists": {"field": "passages.start"}}]}}
+    answer = es.search(index=corpus.index, body=knn([1.0] * DIMS, [ignored]))
+    assert len(answer["hits"]["hits"]) == DOCUMENTS
+
+
+def test_why_all_this_passages_get_lost(es: Elasticsearch, corpus: Corpus) -> None:
+    nested = {"nested": {"path": "passages", "query": {"term": {"passages.lang": "fr"}}}}
+    hits = es.search(index=corpus.index, body=knn([1.0] * DIMS, [nested]))["hits"]["hits"]
+    assert any(not inner["hits"]["hits"] for hit in hits for inner in hit["inner_hits"].values())

@@ -20,9 +20,12 @@ from esvector.index import graph
 from esvector.index.bulk import BulkWriter
 from esvector.index.graph import GraphProgress, GraphReport, finish_graph, loading_body
 from esvector.index.pipeline import Stopped
+from esvector.index.retries import RetryPolicy
 from esvector.index.segments import look_at_shards
 from esvector.index.versions import create_version, loading_alias
 from esvector.local.ephemeral import ephemeral_node
+from tests.support.proxy import Proxy
+from tests.support.proxy_faults import ApplyThenLose, Inject, ResetPeer
 
 Floats = NDArray[np.float32]
 INT8 = {"type": "int8_hnsw", "m": 16, "ef_construction": 100, "rescore_vector": {"oversample": 2.0}}
@@ -86,6 +89,11 @@ def formats(es: Elasticsearch, index: str) -> set[str]:
     }
 
 
+def merge_settings(es: Elasticsearch, index: str) -> dict[str, str]:
+    settings = es.indices.get_settings(index=index, flat_settings=True)[index]["settings"]
+    return {name: value for name, value in settings.items() if "merge" in name}
+
+
 def recall(es: Elasticsearch, index: str, vectors: Floats, queries: Floats, k: int = 10) -> float:
     best = np.argsort(-(queries @ vectors.T), axis=1)[:, :k]
     found = 0
@@ -120,8 +128,7 @@ def test_the_segments_and_the_mapping_are_the_final_ones(
     inline = create_version(es, alias, body)  # says what the mapping is when nothing is deferred
     mappings = es.indices.get_mapping(index=f"{index},{inline}")
     assert mappings[index]["mappings"] == mappings[inline]["mappings"]
-    settings = es.indices.get_settings(index=index, flat_settings=True)[index]["settings"]
-    assert not [name for name in settings if "merge" in name]
+    assert merge_settings(es, index) == {}
 
 
 def test_it_finds_what_a_graph_built_inline_finds(es: Elasticsearch, alias: str) -> None:
@@ -232,14 +239,41 @@ def test_an_interrupted_merge_is_waited_for_by_the_next_run(es: Elasticsearch, a
     with pytest.raises(Stopped):
         finish_graph(es, index, body, "vector", on_progress=stop, stopping=stopping)
     assert seen[0].waiting == 6000
+    assert merge_settings(es, index) == {"index.merge.intra_merge_parallelism_enabled": "true"}
     merges = es.indices.stats(index=index, metric="merge")["indices"][index]["primaries"]["merges"]
     assert merges["current"] + merges["total"] <= 1
     report = finish_graph(es, index, body, "vector")
     assert (report.graphed, report.exact, report.segments) == (6000, 0, 1)
     merges = es.indices.stats(index=index, metric="merge")["indices"][index]["primaries"]["merges"]
     assert merges["total"] == 1  # the one that was under way; no second one was asked for
+    assert merge_settings(es, index) == {}  # what the first call had to leave is put back
     again = finish_graph(es, index, body, "vector")
     assert again.seconds < 5
+
+
+def test_lost_answers_and_a_node_in_trouble_cost_nothing(es: Elasticsearch, alias: str, server_url: str) -> None:
+    body = body_of(INT8)
+    index = created(es, alias, body, clustered(1500))
+    with Proxy(server_url) as proxy, connect(proxy.url, environ={}) as client:
+        proxy.once(f"PUT /{index}/_mapping", Inject(503))
+        proxy.once(f"PUT /{index}/_settings", ApplyThenLose())
+        proxy.once(f"POST /{index}/_forcemerge", ApplyThenLose())
+        proxy.once(f"GET /{index}/_segments", ResetPeer())
+        proxy.once(f"GET /_cluster/health/{index}", Inject(429))
+        proxy.once("GET /_tasks", Inject(502, "no JSON", "text/plain"))
+        report = finish_graph(client, index, body, "vector", retry=RetryPolicy(first_wait=0.05))
+        assert not proxy.unmet
+    assert (report.graphed, report.exact, report.segments) == (1500, 0, 1)
+    assert merge_settings(es, index) == {}
+
+
+def test_a_shard_that_does_not_start_is_waited_for_as_long_as_the_policy_says(es: Elasticsearch, alias: str) -> None:
+    body = body_of(INT8)
+    body["settings"]["index"]["routing.allocation.require._name"] = "nobody"
+    index = f"{alias}-000001"
+    es.indices.create(index=index, body=body, wait_for_active_shards=0, timeout="1s")
+    with pytest.raises(IndexingError, match=f"a shard of {index} is not started"):
+        finish_graph(es, index, body, "vector", retry=RetryPolicy(give_up_after=1, first_wait=0.05))
 
 
 def test_a_restart_of_the_server_costs_a_merge_and_no_document() -> None:

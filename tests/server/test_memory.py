@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
 from elasticsearch import Elasticsearch
 
+from esvector import Indexer, connect
+from esvector.types import Document
+from tests.support.encoders import HashEncoder
+from tests.support.proxy import Proxy
+from tests.support.proxy_faults import Exchange
+
+WINDOW = 1024
+UNDER_WAY = 16  # windows in the hands of stages and senders, and between them, at most
 LOAD = """
 import resource, sys
 from esvector import Indexer, connect
@@ -39,3 +48,25 @@ def test_peak_memory_of_ten_times_the_documents_is_the_same(
     assert es.count(index=alias)["count"] == 100_000
     print(f"peak of 10,000 documents {few / 1024:.0f} MiB, of 100,000 {many / 1024:.0f} MiB")  # noqa: T201
     assert many < 1.1 * few
+
+
+def test_documents_do_not_pile_up_behind_one_request_that_is_held_up(
+    server_url: str, es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    """Elasticsearch holds a single request up for seconds now and then, and the other senders go on meanwhile."""
+    alive: list[int] = []
+    windows = 2 * UNDER_WAY
+
+    def hold(exchange: Exchange) -> None:
+        proxy.wait_for(lambda: proxy.bulks >= windows, seconds=120)
+        alive.append(sum(type(each) is Document for each in gc.get_objects()))
+        exchange.client.sendall(exchange.forward())
+
+    records = ({"id": str(n), "text": f"a short text about subject {n}"} for n in range(windows * WINDOW))
+    with Proxy(server_url) as proxy, connect(proxy.url, {}) as client:
+        proxy.on(1, hold)
+        run = Indexer(
+            client, alias, encoder=HashEncoder(dims=16), state=tmp_path / "state", dead_letters=tmp_path / "dead.jsonl"
+        )
+        assert run.run(records).indexed == windows * WINDOW
+    assert 0 < alive[0] <= UNDER_WAY * WINDOW

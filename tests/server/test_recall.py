@@ -56,9 +56,9 @@ def measured(es: Elasticsearch, **more: Any) -> RecallReport:
 def test_more_candidates_find_more_and_all_of_them_find_all(es: Elasticsearch) -> None:
     report = measured(es, k=[10], num_candidates=[10, 100, 3000])
     recalls = [point.recall for point in report.points]
-    assert recalls[0] < 0.6 < recalls[1], "a coarse graph of random vectors is hard"
-    assert recalls[0] < recalls[1] <= recalls[2]
-    assert recalls[2] == 1
+    assert recalls[0] < 0.5, "a coarse graph of random vectors is hard"
+    assert recalls[0] + 0.1 < recalls[1] < recalls[2]
+    assert recalls[2] > 0.98
     for point in report.points:
         assert point.interval.low <= point.recall <= point.interval.high
         assert point.worst_decile <= point.recall
@@ -119,7 +119,7 @@ def test_recall_over_passages(es: Elasticsearch, alias: str, tmp_path: Path) -> 
     report = measure_recall(es, alias, sample=30, k=[10], num_candidates=[10, 5000])
     assert [point.documents for point in report.points] == [400, 400]
     assert report.points[0].recall < report.points[1].recall
-    assert report.points[1].recall == pytest.approx(1, abs=0.01)
+    assert report.points[1].recall > 0.95
 
 
 @pytest.mark.parametrize(

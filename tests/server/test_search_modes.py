@@ -17,12 +17,12 @@ from elasticsearch import AsyncElasticsearch, Elasticsearch
 from esvector import AsyncSearcher, Indexer, Searcher
 from esvector.errors import ConfigError, DocumentNotFoundError, FilterError, IndexNotFoundError, UnknownFieldError
 from esvector.search.options import SearchKeywords
-from esvector.search.plan import EXACT_UP_TO
+from esvector.search.plan import SCAN_UP_TO
 from tests.support.encoders import HashEncoder
 
 DIMS = 32
 ALIAS = "search-modes"
-COUNT = EXACT_UP_TO + 1500
+COUNT = SCAN_UP_TO + 1500
 WORDS = ["river", "stone", "garden", "engine", "violin", "desert", "harbour", "lantern"]
 
 
@@ -86,7 +86,7 @@ def test_a_filter_that_few_match_is_searched_exactly_and_says_so(
     results = searcher.search("river", k=20, where="rare = true", explain=True)
     assert [hit.id for hit in results] == brute_force(records, vectors, "river", 20, lambda record: record["rare"])
     assert results.explanation is not None
-    assert results.explanation.plan.startswith("exact: few match")
+    assert results.explanation.plan.startswith("scan: few match")
     assert results.explanation.matches == sum(record["rare"] for record in records)
 
 
@@ -216,7 +216,12 @@ def test_an_explanation_can_be_pasted_and_tells_where_time_went(searcher: Search
 
 
 def test_the_body_of_a_request_is_what_would_be_sent(searcher: Searcher, es: Elasticsearch) -> None:
-    asked: list[SearchKeywords] = [{"k": 4}, {"k": 4, "where": "rare = true"}, {"k": 4, "mode": "text"}]
+    asked: list[SearchKeywords] = [
+        {"k": 4},
+        {"k": 4, "where": "rare = true"},
+        {"k": 4, "where": "year = 1"},
+        {"k": 4, "mode": "text"},
+    ]
     for options in asked:
         body = searcher.request("river", **options)
         found = [hit["_id"] for hit in es.search(index=ALIAS, body=body)["hits"]["hits"]]
@@ -292,6 +297,7 @@ def test_the_async_searcher_answers_the_same(server_url: str, searcher: Searcher
             many = await asyncio.gather(*(its.search(f"river {n}", k=3) for n in range(20)))
             one = await its.search(["river", "stone"], k=5, mode="hybrid", where="year > 2000", facets=["venue"])
             like = await its.similar("d1", k=3)
+            assert await its.request("river", where="rare = true") == searcher.request("river", where="rare = true")
             try:
                 await AsyncSearcher(client, "no-such-alias").search("river")
             except IndexNotFoundError as error:

@@ -49,7 +49,7 @@ def test_the_commands_of_the_page(server_url: str) -> None:
 
 @pytest.mark.parametrize(
     ("language", "said"),
-    [("searching", ["p0", "ICML", "exact: few match"]), ("scope", []), ("pairs", ["2 ("])],
+    [("searching", ["p0", "ICML", "scan: few match"]), ("scope", []), ("pairs", ["2 ("])],
 )
 def test_the_python_of_the_page(
     server_url: str, capsys: pytest.CaptureFixture[str], language: str, said: list[str]

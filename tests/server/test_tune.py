@@ -60,7 +60,7 @@ def copies(es: Elasticsearch) -> list[str]:
 
 
 def tuned(es: Elasticsearch, **more: Any) -> TuneReport:
-    return tune(es, ALIAS, **{"sample": 40, **more})
+    return tune(es, ALIAS, **{"sample": 15, **more})
 
 
 def meta(es: Elasticsearch) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     assert proxy.faults == 1
 
 It understands as much HTTP/1.1 as it takes to see requests. Requests other than ``_bulk`` pass untouched (but for
-``down``), and so do bulk requests that no rule picks.
+``down`` and ``once``), and so do bulk requests that no rule picks.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ __all__ = ["Proxy"]
 class Proxy:
     """Listens on a port of its own of loopback until the ``with`` block ends.
 
-    ``requests`` and ``bulks`` count what clients sent, ``bodies`` are the bulk bodies in order, ``faults``
-    the bulk requests that a rule picked, ``statuses`` what the server answered to the others.
+    ``requests`` and ``bulks`` count what clients sent, ``bodies`` are the bulk bodies in order, ``faults`` the bulk
+    requests that a rule picked, ``statuses`` what the server answered to the others. ``unmet`` are the requests given
+    to ``once`` that have not come.
     """
 
     def __init__(self, upstream_url: str) -> None:
@@ -40,6 +41,7 @@ class Proxy:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._rules: list[Callable[[int], Fault | None]] = []
+        self._once: dict[str, Fault] = {}
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self.requests = self.bulks = self.faults = 0
@@ -73,9 +75,14 @@ class Proxy:
         chance = random.Random(seed)
         self._rules.append(lambda _: fault if chance.random() < probability else None)
 
+    def once(self, request: str, fault: Fault) -> None:
+        """Apply ``fault`` to the next request, of any kind, that begins as ``request``, such as "PUT /papers-"."""
+        self._once[request] = fault
+
     def heal(self) -> None:
         """Forget all rules."""
         self._rules = []
+        self._once = {}
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -85,6 +92,10 @@ class Proxy:
             yield
         finally:
             self._listener = self._listen(self.port)
+
+    @property
+    def unmet(self) -> list[str]:
+        return list(self._once)
 
     def wait_for(self, ready: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until ``ready``, which is asked after each request, such as ``lambda: proxy.bulks > 3``."""
@@ -144,6 +155,8 @@ class Proxy:
         fault = None
         with self._changed:
             self.requests += 1
+            if chosen := next((start for start in self._once if exchange.head.startswith(start.encode())), None):
+                fault = self._once.pop(chosen)
             if b"/_bulk" in exchange.head.split(b"\r\n", 1)[0]:
                 self.bulks += 1
                 self.bodies.append(exchange.body)

@@ -173,7 +173,7 @@ def test_a_run_file_can_be_written_over_the_one_it_is_compared_with(run: Run) ->
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1"], 2, "'P@1' is not like nDCG@10=0.64"),
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1=x"], 2, "'P@1=x' is not like nDCG@10=0.64"),
         (["--run-in", "good.run", "--beir", ".", "--min", "P@1=nan"], 2, "'P@1=nan' is not like nDCG@10=0.64"),
-        (["--run-in", "good.run", "--beir", ".", "--where", "year > 1"], 2, "where: these say how to search"),
+        (["--run-in", "good.run", "--beir", ".", "--where", "year > 1"], 2, "these options say how to search"),
         (["--run-in", "qrels.tsv", "--beir", "."], 1, "qrels.tsv:1: 3 columns"),
         (["--run-in", "no.run", "--beir", "."], 2, "no.run"),
         (["papers", "--beir", ".", "-k", "0"], 2, "-k"),

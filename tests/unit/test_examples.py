@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,7 +16,8 @@ NONE = np.zeros((0, 8), np.float32)
 
 def units(n: int, seed: int, dims: int = 8) -> NDArray[np.float32]:
     vectors = np.random.default_rng(seed).standard_normal((n, dims)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def test_one_example_is_the_query_itself() -> None:
@@ -26,6 +27,7 @@ def test_one_example_is_the_query_itself() -> None:
     assert example_vector(3 * wanted, NONE, "dot") == pytest.approx(3 * wanted[0], abs=1e-6)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 5), m=st.integers(0, 5), seed=st.integers(0, 1000))
 def test_it_is_the_mean_less_half_the_mean_of_the_unwanted(n: int, m: int, seed: int) -> None:
     wanted, unwanted = units(n, seed), units(m, seed + 1)
@@ -37,6 +39,7 @@ def test_it_is_the_mean_less_half_the_mean_of_the_unwanted(n: int, m: int, seed:
     assert example_vector(wanted, unwanted, "dot") == pytest.approx(expected, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 4), m=st.integers(1, 4), seed=st.integers(0, 1000), factor=st.floats(0.01, 100))
 def test_of_a_cosine_the_length_of_an_example_is_of_no_matter(n: int, m: int, seed: int, factor: float) -> None:
     wanted, unwanted = units(n, seed), units(m, seed + 1)
@@ -46,6 +49,7 @@ def test_of_a_cosine_the_length_of_an_example_is_of_no_matter(n: int, m: int, se
     assert example_vector(longer, unwanted * factor, "cosine") == pytest.approx(expected, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 1000), likeness=st.floats(-1, 1))
 def test_the_wanted_one_stays_nearer_than_the_unwanted_one(seed: int, likeness: float) -> None:
     """However alike the two are; and the unwanted one is farther than it was."""

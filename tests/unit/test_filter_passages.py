@@ -39,10 +39,19 @@ def fields(start: dict[str, Any]) -> Any:
 SHIPPED = fields({"type": "integer", "index": False, "doc_values": False})
 INDEXED = fields({"type": "integer", "doc_values": False})
 EN, P3 = {"term": {"passages.lang": "en"}}, {"term": {"passages.page": 3}}
+IN3 = {"range": {"passages.page": {"gte": 3, "lte": 3}}}
 YEAR = {"term": {"year": 1}}
 STARTS = {"range": {"passages.start": {"gte": 0}}}
 
 TODAY = {"range": {"passages.day": {"gte": "now/d", "format": "strict_date_optional_time_nanos"}}}
+
+
+DE = {"term": {"passages.lang": "de"}}
+
+
+def way_out(clause: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of documents with a nested query is true for every passage of a hit."""
+    return {"bool": {"should": [clause, {"term": {"_nested_path": "passages"}}], "minimum_should_match": 1}}
 
 
 def of(clause: dict[str, Any]) -> dict[str, Any]:
@@ -54,12 +63,12 @@ def of(clause: dict[str, Any]) -> dict[str, Any]:
     [
         ("year = 1", None, [YEAR]),
         ("passages.lang = en", {"filter": [EN]}, []),
-        ("year = 1 and passages.lang = en and passages.page = 3", {"filter": [EN, P3]}, [YEAR]),
+        ("year = 1 and passages.lang = en and passages.lang != de", {"filter": [EN], "must_not": [DE]}, [YEAR]),
         ("passages.lang = en and passages.page != 3", {"filter": [EN], "must_not": [P3]}, []),
-        ("not (year = 1 or passages.lang = en) and passages.page = 3", {"filter": [P3], "must_not": [EN]},
+        ("not (year = 1 or passages.page = 3) and passages.lang = en", {"filter": [EN], "must_not": [P3]},
          [{"bool": {"must_not": [YEAR]}}]),
-        ("passages.lang = en or passages.page = 3",
-         {"filter": [{"bool": {"should": [EN, P3], "minimum_should_match": 1}}]}, []),
+        ("passages.lang = en or passages.lang = de",
+         {"filter": [{"bool": {"should": [EN, DE], "minimum_should_match": 1}}]}, []),
         ("year = 1 or any passages (lang = en)", None,
          [{"bool": {"should": [YEAR, of(EN)], "minimum_should_match": 1}}]),
         ("not any passages (lang = en)", None, [{"bool": {"must_not": [of(EN)]}}]),
@@ -69,7 +78,8 @@ def of(clause: dict[str, Any]) -> dict[str, Any]:
 )  # fmt: skip
 def test_conditions_are_parted(where: str, inner: dict[str, Any] | None, outer: list[dict[str, Any]]) -> None:
     children = [] if inner is None else [{"bool": inner}]
-    assert knn_filters(where, SHIPPED, "passages") == children + outer
+    entries = [way_out(entry) if "nested" in str(entry) else entry for entry in outer]
+    assert knn_filters(where, SHIPPED, "passages") == children + entries
     asked = document_filter(where, SHIPPED, "passages")
     if inner is None:
         assert asked == outer[0]
@@ -86,7 +96,7 @@ def test_conditions_are_parted(where: str, inner: dict[str, Any] | None, outer: 
         ("passages.lang startswith e", {"filter": [STARTS, {"prefix": {"passages.lang": {"value": "e"}}}]}),
         ("exists passages.lang", {"filter": [STARTS, {"exists": {"field": "passages.lang"}}]}),
         ("passages.day >= now/d", {"filter": [STARTS, TODAY]}),
-        ("passages.score = 1", {"filter": [STARTS, {"term": {"passages.score": 1.0}}]}),
+        ("passages.score = 1", {"filter": [STARTS, {"range": {"passages.score": {"gte": 1.0, "lte": 1.0}}}]}),
         ("passages.lang = en or missing passages.page",
          {"filter": [STARTS, {"bool": {"should": [EN, {"bool": {"must_not": [{"exists": {"field": "passages.page"}}]}}],
                                        "minimum_should_match": 1}}]}),
@@ -103,10 +113,16 @@ def test_what_elasticsearch_would_take_for_a_condition_on_documents_is_joined_wi
     assert document_filter(where, SHIPPED, "passages")["nested"]["path"] == "passages"
 
 
-def test_a_list_of_numbers_shows_itself_by_its_ends() -> None:
+def test_numbers_that_are_equal_show_in_a_range() -> None:
     bounds = {"range": {"passages.page": {"gte": 1, "lte": 9}}}
-    (entry,) = knn_filters("passages.page in (3, 9, 1)", SHIPPED, "passages")
-    assert entry == {"bool": {"filter": [bounds, {"terms": {"passages.page": [3, 9, 1]}}]}}
+    listed = {"bool": {"filter": [bounds, {"terms": {"passages.page": [3, 9, 1]}}]}}
+    either = {"bool": {"should": [EN, IN3], "minimum_should_match": 1}}
+    for where, clause in [
+        ("passages.page = 3", IN3),
+        ("passages.page in (3, 9, 1)", listed),
+        ("passages.lang = en or passages.page = 3", either),
+    ]:
+        assert knn_filters(where, SHIPPED, "passages") == [{"bool": {"filter": [clause]}}]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +162,13 @@ def test_scope_filter_and_query_dsl_are_entries_of_their_own() -> None:
         assert build(SHIPPED) == []
 
 
+def test_a_nested_query_as_query_dsl_gets_the_way_out_of_those_on_documents() -> None:
+    raw = [of(EN), {"term": {"year": 1}}]
+    assert knn_filter_list(SHIPPED, raw=raw, passages="passages") == [way_out(of(EN)), {"term": {"year": 1}}]
+    assert knn_filter_list(SHIPPED, raw=raw) == raw
+    assert document_filters(SHIPPED, raw=raw, passages="passages") == raw
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -166,5 +189,6 @@ def test_with_a_scope_no_query_reads_a_document_that_may_be_outside_of_it(raw: d
 
 
 def test_with_a_scope_lists_and_texts_are_no_lookups() -> None:
-    raw = [{"terms": {"lang": ["a"], "boost": 2}}, {"more_like_this": {"fields": ["lang"], "like": ["a text", "b"]}}]
+    listed = {"terms": {"lang": ["a"], "boost": 2}}
+    raw: list[dict[str, Any]] = [listed, {"more_like_this": {"fields": ["lang"], "like": ["a text", "b"]}}]
     assert knn_filter_list(SHIPPED, scope="lang = a", raw=raw)[1:] == raw

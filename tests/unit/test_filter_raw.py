@@ -83,7 +83,11 @@ def test_what_is_no_query_is_an_error_that_names_the_place(given: Any, message: 
 
 
 def test_fields_may_be_called_like_what_is_refused() -> None:
-    given = [{"term": {"inner_hits": 1}}, {"term": {"wrapper": "x"}}, {"range": {"wrapper": {"gte": 1}}}]
+    given: list[dict[str, Any]] = [
+        {"term": {"inner_hits": 1}},
+        {"term": {"wrapper": "x"}},
+        {"range": {"wrapper": {"gte": 1}}},
+    ]
     assert read_raw(given) == given
 
 

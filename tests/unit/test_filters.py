@@ -264,7 +264,7 @@ def test_nested_objects(expression: str, expected: dict[str, Any]) -> None:
 
 
 def test_levels_and_conditions_inside_nested_objects_count() -> None:
-    deep = equal("n", 1)
+    deep: Filter = equal("n", 1)
     for level in range(21):
         deep = Or((deep, equal("n", level))) if level % 2 else And((deep, equal("n", level)))
     to_query(Nested("authors", Nested("papers", deep)), FIELDS)

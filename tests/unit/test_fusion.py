@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esvector.errors import ConfigError
@@ -35,6 +35,12 @@ def ids(hits: list[Hit]) -> list[str]:
     return [hit.id for hit in hits]
 
 
+def check(hits: list[Hit], expected: dict[str, float]) -> None:
+    """Whether ``hits`` are those of ``expected``, in its order, with its scores."""
+    assert ids(hits) == list(expected)
+    assert [hit.score for hit in hits] == pytest.approx(list(expected.values()))
+
+
 def test_reciprocal_rank_by_hand() -> None:
     fused = reciprocal_rank(
         {"vector": [Hit("a", 0.9), Hit("b", 0.8), Hit("c", 0.1)], "text": [Hit("c", 12.0), Hit("b", 7.0)]}
@@ -50,10 +56,7 @@ def test_reciprocal_rank_by_hand() -> None:
 def test_reciprocal_rank_with_weights_and_another_constant() -> None:
     found = {"vector": [Hit("a", 0.9), Hit("b", 0.8)], "text": [Hit("b", 12.0), Hit("a", 7.0)]}
     fused = reciprocal_rank(found, {"text": 3}, constant=1)
-    assert [(hit.id, hit.score) for hit in fused] == [
-        ("b", pytest.approx(1 / 3 + 3 / 2)),
-        ("a", pytest.approx(1 / 2 + 3 / 3)),
-    ]
+    check(fused, {"b": 1 / 3 + 3 / 2, "a": 1 / 2 + 3 / 3})
 
 
 def test_weighted_by_hand() -> None:
@@ -64,12 +67,7 @@ def test_weighted_by_hand() -> None:
         },
         {"vector": 0.75, "text": 0.25},
     )
-    assert [(hit.id, hit.score) for hit in fused] == [
-        ("a", pytest.approx(0.75)),
-        ("b", pytest.approx(0.75 * 0.5)),
-        ("c", pytest.approx(0.25)),
-        ("d", pytest.approx(0.25 * 0.5)),
-    ]
+    check(fused, {"a": 0.75, "b": 0.75 * 0.5, "c": 0.25, "d": 0.25 * 0.5})
 
 
 def test_a_known_lowest_score_keeps_what_the_last_hit_is_worth() -> None:
@@ -81,7 +79,7 @@ def test_a_known_lowest_score_keeps_what_the_last_hit_is_worth() -> None:
 def test_scores_as_they_are() -> None:
     found = {"vector": [Hit("a", 0.8)], "text": [Hit("a", 6.5), Hit("b", 1.0)]}
     fused = weighted(found, {"text": 0.1}, normalize="none")
-    assert [(hit.id, hit.score) for hit in fused] == [("a", pytest.approx(1.45)), ("b", pytest.approx(0.1))]
+    check(fused, {"a": 1.45, "b": 0.1})
 
 
 @pytest.mark.parametrize("scores", [[3.0, 3.0, 3.0], [0.0], [-2.5, -2.5]])
@@ -129,6 +127,7 @@ def test_nothing_found(fuse: object) -> None:
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
+@settings(deadline=None)
 @given(found=rankings())
 def test_the_order_of_the_rankings_is_of_no_matter(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -136,6 +135,7 @@ def test_the_order_of_the_rankings_is_of_no_matter(fuse: object, found: Rankings
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
+@settings(deadline=None)
 @given(found=rankings(("vector",)))
 def test_one_ranking_keeps_its_order(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -145,6 +145,7 @@ def test_one_ranking_keeps_its_order(fuse: object, found: Rankings) -> None:
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
+@settings(deadline=None)
 @given(found=rankings())
 def test_every_document_comes_once_with_all_its_legs(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -159,6 +160,7 @@ def test_every_document_comes_once_with_all_its_legs(fuse: object, found: Rankin
     assert [hit.score for hit in fused] == sorted((hit.score for hit in fused), reverse=True)
 
 
+@settings(deadline=None)
 @given(found=rankings(), data=st.data())
 def test_a_better_rank_never_lowers_a_document(found: Rankings, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(found)))
@@ -172,6 +174,7 @@ def test_a_better_rank_never_lowers_a_document(found: Rankings, data: st.DataObj
     assert after.index(risen) <= before.index(risen)
 
 
+@settings(deadline=None)
 @given(found=rankings(), data=st.data())
 def test_a_higher_score_never_lowers_a_document(found: Rankings, data: st.DataObject) -> None:
     """Short of the best score, which the scale hangs on."""
@@ -187,6 +190,7 @@ def test_a_higher_score_never_lowers_a_document(found: Rankings, data: st.DataOb
     assert after.index(risen.id) <= before.index(risen.id)
 
 
+@settings(deadline=None)
 @given(found=rankings())
 def test_normalized_scores_are_between_0_and_the_sum_of_weights(found: Rankings) -> None:
     weights = dict.fromkeys(found, 0.5)

@@ -11,7 +11,7 @@ from esvector.encode.profile import EncoderProfile
 from esvector.errors import ConfigError
 from esvector.passport import Passport
 from esvector.search.options import SearchKeywords, SearchOptions
-from esvector.search.plan import EXACT_UP_TO, Matches, make_plan
+from esvector.search.plan import SCAN_UP_TO, Matches, make_plan
 from esvector.search.target import Target
 from esvector.types import SearchSettings
 
@@ -61,15 +61,16 @@ def test_an_unknown_option_is_refused() -> None:
 @pytest.mark.parametrize(("k", "candidates"), [(1, 100), (50, 150), (3_000, 9_000), (10_000, 10_000)])
 def test_candidates_grow_with_k_up_to_the_limit(k: int, candidates: int) -> None:
     plan = make_plan(SearchOptions(k=k), target(), None)
-    assert not plan.exact
+    assert plan.name == "kNN"
     assert plan.num_candidates == candidates
 
 
 def test_few_matches_are_compared_one_by_one_and_many_by_the_graph() -> None:
-    few = make_plan(SearchOptions(), target(), Matches(EXACT_UP_TO, EXACT_UP_TO))
-    many = make_plan(SearchOptions(), target(), Matches(EXACT_UP_TO + 1, EXACT_UP_TO + 1, at_least=True))
+    few = make_plan(SearchOptions(), target(), Matches(SCAN_UP_TO, SCAN_UP_TO))
+    many = make_plan(SearchOptions(), target(), Matches(SCAN_UP_TO + 1, SCAN_UP_TO + 1, at_least=True))
     of_many_passages = make_plan(SearchOptions(), target(), Matches(100, 50_000))
-    assert (few.exact, many.exact, of_many_passages.exact) == (True, False, False)
+    assert (few.name, many.name, of_many_passages.name) == ("scan", "kNN", "kNN")
+    assert (few.num_candidates, few.oversample) == (10_000, 50)
 
 
 def test_what_was_tuned_is_used_in_proportion_to_k() -> None:
@@ -97,7 +98,7 @@ def test_quantized_hits_are_compared_again_where_the_mapping_does_not_say_so() -
 
 
 def test_exact_is_exact_however_many_match() -> None:
-    assert make_plan(SearchOptions(mode="exact"), target(), None).exact
+    assert make_plan(SearchOptions(mode="exact"), target(), None).name == "exact"
 
 
 @pytest.mark.parametrize(

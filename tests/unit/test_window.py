@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 
+import numpy as np
 import pytest
 
 from esvector.index.window import Counts, Ledger, Window
@@ -29,6 +31,17 @@ def test_nothing_counts_before_what_came_before_it(order: tuple[int, ...]) -> No
         assert (places[-1] if places else 0) == 10 * first_open
     assert places == sorted(set(places))
     assert ledger.counts == Counts(read=40, indexed=32, dead=8)
+
+
+def test_settled_documents_are_let_go_of_while_an_earlier_window_is_held_up() -> None:
+    ledger, late, vector = Ledger(Counts(), lambda last, counts: None), window(1), np.zeros(4, np.float32)
+    late.add(Document("a", "t", {}, "1", vector=vector), 11, b"{}", "h")
+    kept = weakref.ref(vector)
+    ledger.settle(late)
+    del late, vector
+    assert kept() is None
+    ledger.settle(window(0))
+    assert ledger.counts.read == 20
 
 
 def test_windows_that_were_put_together_count_for_all_of_them() -> None:
