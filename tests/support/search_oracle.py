@@ -167,10 +167,6 @@ class Oracle:
         starts = np.cumsum([0, *(len(self.vectors[id_]) for id_ in ids[:-1])])
         return dict(zip(ids, np.maximum.reduceat(found, starts).tolist(), strict=True))
 
-    def example(self, id_: str) -> Vectors:
-        """The vector to find what is similar to a document: the mean of those that the index keeps of it."""
-        return self._kept(self.vectors[id_].astype(np.float64)).mean(axis=0).astype(np.float32)
-
     def _kept(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         match self.element_type:
             case "byte":
