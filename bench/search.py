@@ -25,7 +25,7 @@ import numpy as np
 from common import folder, forget, in_turn, ratio, say_load, server, spread, url_of
 from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
-from queries import make_queries, take
+from queries import THREADS, make_queries, rate, take
 from sentence_transformers import SentenceTransformer
 
 from esvector import EncoderProfile, Indexer, Searcher
@@ -80,7 +80,7 @@ def main(url: str | None, documents: int, queries: int, rounds: int, langchain: 
         job = Indexer(client, ALIAS, encoder=encoder, state=here / "state", dead_letters=here / "dead.jsonl")
         job.run(records(documents))
         searcher = Searcher(client, ALIAS, query_cache=here / "queries")
-        texts = make_queries(queries * (rounds + 1) * 5)
+        texts = make_queries(queries * (rounds + 1) * 7)
         sides: dict[str, Ask] = {
             "bare": bare(searcher, here / "queries", url_of(client)),
             "esvector": timed(lambda query: searcher.search(query, k=K)),
@@ -92,6 +92,10 @@ def main(url: str | None, documents: int, queries: int, rounds: int, langchain: 
         found = in_turn(
             {name: lambda ask=ask: float(np.median(ask(take(texts, queries)))) for name, ask in sides.items()}, rounds
         )
+        together: dict[int, list[float]] = {1: [], THREADS: []}
+        for _ in range(rounds):
+            for threads, rates in together.items():
+                rates.append(rate(lambda one: searcher.search(one[0], k=K), take(texts, queries), threads))
         forget(client, ALIAS)
     print(f"{documents:,} documents, {queries} distinct queries a side and round, {rounds} rounds; p50 of one search")
     for name, seconds in found.items():
@@ -99,6 +103,9 @@ def main(url: str | None, documents: int, queries: int, rounds: int, langchain: 
     for name in found:
         if name != "esvector":
             print(f"esvector takes {ratio(found['esvector'], found[name])} of the time of {name}")
+    for threads, rates in together.items():
+        print(f"{threads:3} threads {spread(rates)} searches/s")
+    print(f"{THREADS} threads: {ratio(together[THREADS], together[1])} times one thread")
     say_load("after")
 
 
