@@ -9,7 +9,7 @@ are random, which is the hardest that a graph can be asked to find its way in.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +38,8 @@ from tests.support.search_oracle import (
 
 SEED = 20262
 KS = [1, 3, 10, 40, 500]
+LEGS: list[Any] = ["vector", "text"]
+BY_VECTOR: list[Any] = ["vector", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Made:
     oracle: Oracle
 
     def query(self, text: str) -> Vectors:
-        return self.encoder.encode_query([text])[0]
+        return np.asarray(self.encoder.encode_query([text])[0])
 
 
 @pytest.fixture(scope="module", params=SETUPS, ids=str)
@@ -146,7 +148,7 @@ def vectors_of(
     """What is encoded of each document: its text, or its title and each of its passages, as the index has them."""
     parts = {id_: [record["text"]] for id_, record in stored.items()}
     if setup.passages:
-        answer = es.search(index=alias, size=10_000, source=["passages.text"])
+        answer = es.search(index=alias, size=10_000, source={"includes": ["passages.text"]})
         assert len(answer["hits"]["hits"]) == len(stored)
         parts = {hit["_id"]: [one["text"] for one in hit["_source"]["passages"]] for hit in answer["hits"]["hits"]}
         assert max(len(texts) for texts in parts.values()) > 2
@@ -156,7 +158,7 @@ def vectors_of(
     }
 
 
-def texts_before(record: Record) -> list[str]:
+def texts_before(record: Mapping[str, Any]) -> list[str]:
     return [record["title"]] if "title" in record else []
 
 
@@ -238,7 +240,7 @@ def test_a_hit_shows_the_passage_that_it_has_its_score_from(made: Made) -> None:
                 assert hit.source["text"][hit.passage.start : hit.passage.end] == hit.passage.text
                 text = " ".join([*texts_before(hit.source), hit.passage.text])
                 alone = Oracle(
-                    {hit.id: hit.source},
+                    {hit.id: dict(hit.source)},
                     {hit.id: made.encoder.encode_document([text])},
                     made.setup.similarity,
                     made.setup.element_type,
@@ -273,7 +275,7 @@ def test_a_hybrid_search_is_the_reciprocal_rank_of_its_two_rankings(made: Made) 
     for asked in searches(made, 5, 5):
         end = asked.k + asked.offset
         alone = asked.options | {"k": max(100, end), "offset": 0}
-        legs = {mode: made.searcher.search(asked.queries, mode=mode, **alone) for mode in ("vector", "text")}  # type: ignore[call-overload]
+        legs = {mode: made.searcher.search(asked.queries, mode=mode, **alone) for mode in LEGS}
         for row, (hits, scores) in enumerate(answers(made, asked, mode="hybrid")):
             ranks: dict[str, dict[str, int]] = {}
             for mode, found in legs.items():
@@ -296,8 +298,8 @@ def test_what_is_similar_to_a_document_is_what_its_vector_finds(made: Made) -> N
         where = condition(source)
         scores = made.oracle.scores(vector_of(made, id_), where)
         scores.pop(id_, None)
-        for mode in ("vector", "exact"):
-            hits = made.searcher.similar(id_, k=10, where=where.text, mode=mode)  # type: ignore[arg-type]
+        for mode in BY_VECTOR:
+            hits = made.searcher.similar(id_, k=10, where=where.text, mode=mode)
             check_exact(hits, scores, 10, noise=made.setup.noise)
 
 
@@ -307,4 +309,4 @@ def vector_of(made: Made, id_: str) -> Vectors:
     stored = made.searcher.client.get(index=alias, id=id_, source_includes=["vector", "passages.vector"])["_source"]
     found = [one["vector"] for one in stored["passages"]] if made.setup.passages else [stored["vector"]]
     vectors = np.asarray(found, np.float64)
-    return (vectors if made.setup.similarity == "dot" else unit(vectors)).mean(axis=0).astype(np.float32)
+    return np.asarray((vectors if made.setup.similarity == "dot" else unit(vectors)).mean(axis=0), np.float32)
