@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from esvector.encode.encoder import Encoder, check_match
 from esvector.encode.probes import unpack_probes
 from esvector.encode.queries import QueryEncoder, open_query_encoder, use_encoder
+from esvector.encode.tower import unit_length
 from esvector.passport import Passport
 from esvector.search.needs import EncodeDocuments, EncodeQueries, Rerank
 from esvector.search.rerank import Reranker, judged_text, open_reranker, rerank_many
@@ -51,7 +52,11 @@ class Models:
 
     def encode_queries(self, need: EncodeQueries) -> _Vectors:
         """Embeddings of queries, as the index keeps vectors: (n, dims)."""
-        return to_elements(self._query_encoder(need.passport)(need.texts), need.passport.element_type)
+        vectors = self._query_encoder(need.passport)(need.texts)
+        if need.passport.encoder.similarity != "dot":
+            # Elasticsearch 9.5.3 takes a squared length within 1e-3 of 1 for 1: scores would be off by as much as 5e-4.
+            vectors = unit_length(vectors)
+        return to_elements(vectors, need.passport.element_type)
 
     def encode_documents(self, need: EncodeDocuments) -> _Vectors:
         """Embeddings of texts as documents, as the index keeps vectors: (n, dims)."""

@@ -63,7 +63,8 @@ def make_plan(options: SearchOptions, target: Target, matches: Matches | None) -
     if oversample is None and target.quantized and not target.rescored:
         oversample = _OVERSAMPLE
     if options.num_candidates is None and matches is not None and matches.vectors <= SCAN_UP_TO:
-        rescored = max(_LEAST_RESCORED, _RESCORED * options.depth)
+        # One bit for each dimension can leave the best one behind 500 others (tests/server/test_search_oracle.py).
+        rescored = SCAN_UP_TO if target.binary else max(_LEAST_RESCORED, _RESCORED * options.depth)
         why = f"few match, at most {SCAN_UP_TO:,}, and comparing each is as quick as a graph"
         # As many candidates as there can be make the server compare each (9.5.3).
         return Plan("scan", MAX_K, max(oversample or 0, min(rescored, MAX_K) / options.depth), why, matches)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from esvector.encode.tower import unit_length
 from esvector.errors import ConfigError, DocumentNotFoundError
 from esvector.search.conditions import Conditions, Where
 from esvector.search.examples import example_vector
@@ -88,11 +89,13 @@ def _vector(
         need = EncodeDocuments(passport, list(texts))
         needs.append(need)
         wanted += list((yield need))
+    similarity = passport.encoder.similarity or "cosine"
     if len(wanted) == 1 and not unlike:
         vector = np.asarray(wanted[0], np.float32)
+        if similarity == "cosine":  # a bfloat16 vector comes back a little off its unit length (9.5.3)
+            vector = unit_length(vector[None, :])[0]
     else:
         unwanted = np.asarray([stored[id_] for id_ in unlike], np.float32).reshape(len(unlike), -1)
-        similarity = passport.encoder.similarity or "cosine"
         vector = example_vector(np.asarray(wanted, np.float32), unwanted, similarity)
     numbers: list[float] = to_elements(vector[None, :], passport.element_type)[0].tolist()
     return numbers

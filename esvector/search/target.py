@@ -21,7 +21,7 @@ class Target:
     """What an alias leads to at the moment: one index, its passport, and the types of its fields.
 
     ``quantized`` says whether the vector field compares shortened vectors, and ``rescored`` whether its mapping has the
-    best of them compared again exactly without being asked.
+    best of them compared again exactly without being asked; ``binary`` are those of one bit for each dimension.
     """
 
     index: str
@@ -29,6 +29,7 @@ class Target:
     fields: Mapping[str, FieldType]
     quantized: bool = False
     rescored: bool = True
+    binary: bool = False
 
     @property
     def passages(self) -> str | None:
@@ -64,8 +65,15 @@ def read_target(alias: str, mappings: Mapping[str, Any]) -> Target:
             f"{index} has no field {passport.vector_field!r}, where its passport says that the vectors are",
             "index the documents again",
         )
-    rescored = "rescore_vector" in vector.get("index_options", {})
-    return Target(index, passport, field_types(found), is_quantized(vector), rescored)
+    options = vector.get("index_options", {})
+    return Target(
+        index,
+        passport,
+        field_types(found),
+        quantized=is_quantized(vector),
+        rescored="rescore_vector" in options,
+        binary=options.get("type", "").startswith("bbq"),
+    )
 
 
 def find_fields(names: list[str], fields: Mapping[str, FieldType]) -> list[FieldType]:

@@ -46,7 +46,8 @@ from tests.support.encoders import HashEncoder
 
 DIMS = 32
 COUNT = 600
-MODES = ["vector", "exact", "text", "hybrid"]
+MODES: list[Any] = ["vector", "exact", "text", "hybrid"]
+BY_VECTOR: list[Any] = MODES[:2]
 QUERY = "a number of things"
 
 
@@ -60,7 +61,7 @@ class Odd(HashEncoder):
         return np.stack([self._vector(text) * np.float32(self._length(text)) for text in texts])
 
     def _length(self, text: str) -> float:
-        return 0.0 if text == "nothing" else 7.5 if text.startswith("long") else 1.0
+        return {"nothing": 0.0, "a little longer": 1.0004, "much longer": 7.5}.get(text, 1.0)
 
 
 def records(count: int = COUNT) -> list[dict[str, Any]]:
@@ -124,7 +125,8 @@ def test_k_is_of_all_shards_together(searcher: Searcher, mode: Any) -> None:
     """A kNN query in the query DSL gives k hits of each shard."""
     raw = searcher.client.search(index="traps", query={"knn": raw_knn(searcher)}, size=100)
     assert len(raw["hits"]["hits"]) == 14
-    for options in ({}, {"where": "year >= 2000"}):
+    each: list[Any] = [{}, {"where": "year >= 2000"}]
+    for options in each:
         wanted = (lambda record: record["year"] >= 2000) if options else None
         assert [hit.id for hit in searcher.search(QUERY, k=7, mode=mode, **options)] == best(QUERY, 7, wanted)
 
@@ -142,32 +144,33 @@ def test_a_flat_field_answers_k_hits(es: Elasticsearch, alias: str, tmp_path: Pa
     searcher = load(es, alias, tmp_path, index_options={"type": "flat"})
     raw = es.search(index=alias, query={"knn": raw_knn(searcher)}, size=1000)
     assert len(raw["hits"]["hits"]) == COUNT
-    for mode in ("vector", "exact"):
-        assert [hit.id for hit in searcher.search(QUERY, k=7, mode=mode)] == best(QUERY, 7)  # type: ignore[call-overload]
-        hits = searcher.search(QUERY, k=7, mode=mode, where="even = true")  # type: ignore[call-overload]
+    for mode in BY_VECTOR:
+        assert [hit.id for hit in searcher.search(QUERY, k=7, mode=mode)] == best(QUERY, 7)
+        hits = searcher.search(QUERY, k=7, mode=mode, where="even = true")
         assert [hit.id for hit in hits] == best(QUERY, 7, lambda record: record["even"])
 
 
 def test_no_more_than_10000_hits_however_they_are_cut(searcher: Searcher) -> None:
     """More than 10,000 by ``from`` and ``size``, or as candidates, are refused by the server."""
-    for options in ({"k": 10, "offset": 9_991}, {"k": 10_001}, {"num_candidates": 10_001}):
+    each: list[Any] = [{"k": 10, "offset": 9_991}, {"k": 10_001}, {"num_candidates": 10_001}]
+    for options in each:
         with pytest.raises(ConfigError, match="10000"):
-            searcher.search(QUERY, **options)  # type: ignore[arg-type]
+            searcher.search(QUERY, **options)
     assert len(searcher.search(QUERY, k=1, offset=9_999)) == 0
     assert len(searcher.search(QUERY, k=10, num_candidates=10_000)) == 10
 
 
-@pytest.mark.parametrize("k", [10, 3900])
-def test_matches_that_are_all_in_one_small_segment(es: Elasticsearch, alias: str, tmp_path: Path, k: int) -> None:
+def test_matches_that_are_all_in_one_small_segment(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     """What a request scans of a segment is in proportion to its size, so matches that are all in one may not be."""
     made = [{"id": f"d{n}", "text": f"text {n}", "batch": "old" if n < 13_000 else "new"} for n in range(17_000)]
     encoder = HashEncoder(8)
     searcher = load(es, alias, tmp_path, documents=made[:13_000], encoder=encoder)
     Indexer(es, alias, encoder=encoder, dead_letters=tmp_path / "dead.jsonl").run(made[13_000:])
     scores = encoder.encode_document([record["text"] for record in made[13_000:]]) @ encoder.encode_query([QUERY])[0]
-    for mode in ("vector", "exact"):
-        hits = searcher.search(QUERY, k=k, where="batch = new", mode=mode)  # type: ignore[call-overload]
-        assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:k], abs=2e-6)
+    for mode in BY_VECTOR:
+        for k in (10, 3900):
+            hits = searcher.search(QUERY, k=k, where="batch = new", mode=mode)
+            assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:k], abs=2e-6)
 
 
 # Where there is nothing to search
@@ -186,9 +189,9 @@ def test_a_vector_field_that_is_none_is_an_error(es: Elasticsearch, alias: str, 
     if field == "vectro":
         assert es.search(index=alias, knn=raw_knn(Searcher(es, alias), field=field))["hits"]["hits"] == []
     tamper(es, alias, vector_field=field)
-    for mode in ("vector", "exact", "hybrid"):
+    for mode in [*BY_VECTOR, "hybrid"]:
         with pytest.raises(SearchError, match=field):
-            Searcher(es, alias, encoder=HashEncoder(DIMS)).search(QUERY, mode=mode)  # type: ignore[call-overload]
+            Searcher(es, alias, encoder=HashEncoder(DIMS)).search(QUERY, mode=mode)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +210,9 @@ def test_a_vector_field_of_another_making_is_an_error(
     mappings = found["mappings"]
     es.indices.create(index=index, mappings=mappings | {"properties": mappings["properties"] | {"vector": vector}})
     es.index(index=index, id="1", document={"text": "x", "vector": [1.0] * vector["dims"]}, refresh=True)
-    for mode in ("vector", "exact"):
+    for mode in BY_VECTOR:
         with pytest.raises(SearchError, match=said):
-            Searcher(es, index, encoder=HashEncoder(DIMS)).search(QUERY, mode=mode)  # type: ignore[call-overload]
+            Searcher(es, index, encoder=HashEncoder(DIMS)).search(QUERY, mode=mode)
 
 
 def test_an_alias_of_two_indices_is_an_error(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
@@ -239,19 +242,16 @@ def test_an_index_that_goes_while_it_is_searched(es: Elasticsearch, alias: str, 
 def test_documents_without_a_vector_are_found_by_their_words(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     """They match a filter, and yet no vector search can give them back."""
     searcher = load(es, alias, tmp_path)
-    es.bulk(
-        index=alias,
-        operations=[
-            line for n in range(700) for line in ({"index": {}}, {"text": "hidden", "year": 1980 if n % 2 else 1991})
-        ],
-        refresh=True,
-    )
+    lines: list[Any] = []
+    for n in range(700):
+        lines += [{"index": {}}, {"text": "hidden", "year": 1980 if n % 2 else 1991}]
+    es.bulk(index=alias, operations=lines, refresh=True)
     assert len(searcher.search("hidden", k=1000, mode="text")) == 700
     expected = sum(record["year"] < 1995 for record in RECORDS)
-    for mode in ("vector", "exact"):
-        assert len(searcher.search(QUERY, k=1000, mode=mode)) == COUNT  # type: ignore[call-overload]
-        assert searcher.search(QUERY, where="year < 1990", mode=mode) == []  # type: ignore[call-overload]
-        assert len(searcher.search(QUERY, k=1000, where="year < 1995", mode=mode)) == expected  # type: ignore[call-overload]
+    for mode in BY_VECTOR:
+        assert len(searcher.search(QUERY, k=1000, mode=mode)) == COUNT
+        assert searcher.search(QUERY, where="year < 1990", mode=mode) == []
+        assert len(searcher.search(QUERY, k=1000, where="year < 1995", mode=mode)) == expected
 
 
 # Shards that fail, or take too long
@@ -275,10 +275,11 @@ def test_hits_of_some_shards_are_an_error_or_marked(searcher: Searcher, half: Se
     """By default a search answers with the hits of the shards that are there, and 200."""
     raw = half.client.search(index="traps-half", knn=raw_knn(searcher))
     assert (raw["_shards"]["failed"], len(raw["hits"]["hits"])) == (1, 7)
-    for options in ({}, {"where": "even = true"}, {"where": "year >= 1990", "facets": ["year"]}):
+    each: list[Any] = [{}, {"where": "even = true"}, {"where": "year >= 1990", "facets": ["year"]}]
+    for options in each:
         for queries in ("number", ["number", "document"]):
             with pytest.raises(PartialResultsError, match="missing shards"):
-                half.search(queries, mode=mode, **options)  # type: ignore[call-overload]
+                half.search(queries, mode=mode, **options)
     whole = searcher.search("number", k=COUNT, mode=mode)
     some = half.search("number", k=COUNT, mode=mode, allow_partial=True)
     assert not whole.partial
@@ -306,33 +307,37 @@ def test_a_search_that_runs_out_of_time_is_an_error_or_marked(
     source = random.Random(1)
     made = [record | {"noise": "".join(source.choices("abcdefgh", k=300))} for record in records(2000)]
     load(es, alias, tmp_path, documents=made)
-    slow = {"bool": {"should": [{"regexp": {"noise": f".*a.*b.*{c}.*{d}"}} for c in "abcdefgh" for d in "abcdefgh"]}}
+    # Without a letter that all end in, each has to be read to its end.
+    slow = {"bool": {"should": [{"regexp": {"noise": f".*a.*b.*{c}.*[{d}x]"}} for c in "abcdefgh" for d in "abcdefgh"]}}
     searcher = Searcher(es.options(max_retries=0), alias, encoder=HashEncoder(DIMS))
     asked: dict[str, Any] = {"mode": mode, "filter": slow}
     for queries in ("number", ["number", "document"]):
         with pytest.raises(PartialResultsError, match="Time exceeded"):
             searcher.search(queries, timeout=0.001, **asked)
     assert searcher.search("number", timeout=0.001, allow_partial=True, **asked).partial
-    assert not searcher.search("number", timeout=100, **asked).partial
+    assert not searcher.search("number", timeout=1000, **asked).partial
 
 
 # Queries
 
 
 def test_a_query_without_a_direction_is_an_error(searcher: Searcher) -> None:
-    for options in ({}, {"mode": "exact"}, {"mode": "hybrid"}, {"where": "even = true"}):
+    each: list[Any] = [{}, {"mode": "exact"}, {"mode": "hybrid"}, {"where": "even = true"}]
+    for options in each:
         with pytest.raises(SearchError, match="zero magnitude"):
-            searcher.search("nothing", **options)  # type: ignore[arg-type]
+            searcher.search("nothing", **options)
         with pytest.raises(SearchError, match="zero magnitude"):
-            searcher.search(["something", "nothing"], **options)  # type: ignore[arg-type]
+            searcher.search(["something", "nothing"], **options)
     assert len(searcher.search("nothing", mode="text")) == 0
 
 
-def test_the_length_of_a_query_is_of_no_matter_to_a_cosine(searcher: Searcher) -> None:
+@pytest.mark.parametrize("query", ["a little longer", "much longer"])
+def test_the_length_of_a_query_is_of_no_matter_to_a_cosine(searcher: Searcher, query: str) -> None:
+    """The server takes a squared length within 0.001 of 1 for 1, and scores are off by as much."""
     vectors = HashEncoder(DIMS).encode_document([record["text"] for record in RECORDS])
-    scores = np.sort(vectors @ HashEncoder(DIMS).encode_query(["long way"])[0])[::-1]
-    for mode in ("vector", "exact"):
-        hits = searcher.search("long way", k=5, mode=mode)  # type: ignore[call-overload]
+    scores = np.sort(vectors @ HashEncoder(DIMS).encode_query([query])[0])[::-1]
+    for mode in BY_VECTOR:
+        hits = searcher.search(query, k=5, mode=mode)
         assert [hit.score for hit in hits] == pytest.approx(scores[:5], abs=2e-6)
 
 
@@ -340,8 +345,8 @@ def test_a_dot_product_with_nothing_is_zero(es: Elasticsearch, alias: str, tmp_p
     encoder = Odd()
     encoder.profile = replace(encoder.profile, similarity="dot", normalize=False)
     searcher = load(es, alias, tmp_path, encoder=encoder)
-    for mode in ("vector", "exact"):
-        assert {hit.score for hit in searcher.search("nothing", k=9, mode=mode)} == {0.0}  # type: ignore[call-overload]
+    for mode in BY_VECTOR:
+        assert {hit.score for hit in searcher.search("nothing", k=9, mode=mode)} == {0.0}
 
 
 # Filters
@@ -396,7 +401,8 @@ def test_filters_of_documents_in_passages_all_count(es: Elasticsearch, alias: st
     searcher = Searcher(es, alias, encoder=encoder, scope="even = true")
     raw: list[dict[str, Any]] = [{"exists": {"field": "text"}}, {"bool": {"must_not": {"term": {"year": 2001}}}}]
     ids = {r["id"] for r in made if r["even"] and 2000 <= r["year"] < 2020 and r["year"] != 2001}
-    for options in ({}, {"num_candidates": 1000}):
+    each: list[Any] = [{}, {"num_candidates": 1000}]
+    for options in each:
         hits = searcher.search("q", k=200, where="year >= 2000 and not year >= 2020", filter=raw, mode=mode, **options)
         assert {hit.id for hit in hits} == ids
         assert len(searcher.search("q", k=5, where="year >= 2000", filter=raw, mode=mode, **options)) == 5
@@ -425,8 +431,9 @@ def test_scores_are_exact_however_few_bits_are_compared(
     if "rescore_vector" not in quantized:
         raw = es.search(index=alias, knn=raw_knn(searcher, k=10))["hits"]["hits"]
         assert max(abs(2 * hit["_score"] - 1 - exact[hit["_id"]]) for hit in raw) > 1e-5
-    for options in ({}, {"where": "even = true"}, {"where": "even = true", "num_candidates": 100}, {"mode": "exact"}):
-        for hit in searcher.search(QUERY, k=20, **options):  # type: ignore[arg-type]
+    each: list[Any] = [{}, {"where": "even = true"}, {"where": "even = true", "num_candidates": 100}, {"mode": "exact"}]
+    for options in each:
+        for hit in searcher.search(QUERY, k=20, **options):
             assert hit.score == pytest.approx(exact[hit.id], abs=2e-6), options
 
 
@@ -438,8 +445,8 @@ def test_the_least_similarity_is_of_exact_scores(es: Elasticsearch, alias: str, 
     scores = np.sort(vectors @ HashEncoder(DIMS).encode_query([QUERY])[0])[::-1]
     for rank in (1, 7, 20, 30):
         least = float(scores[rank - 1] + scores[rank]) / 2
-        for mode in ("exact", "vector"):
-            hits = searcher.search(QUERY, k=100, mode=mode, min_similarity=least)  # type: ignore[call-overload]
+        for mode in BY_VECTOR:
+            hits = searcher.search(QUERY, k=100, mode=mode, min_similarity=least)
             assert len(hits) == rank
 
 
@@ -448,8 +455,9 @@ def test_the_least_similarity_is_of_exact_scores(es: Elasticsearch, alias: str, 
 
 def test_vectors_never_come_back(searcher: Searcher) -> None:
     for mode in MODES:
-        for options in ({}, {"fields": ["vector"]}, {"fields": ["year", "vector", "esvector_hash"]}):
-            for hit in searcher.search("number", k=3, mode=mode, **options):  # type: ignore[call-overload]
+        each: list[Any] = [{}, {"fields": ["vector"]}, {"fields": ["year", "vector", "esvector_hash"]}]
+        for options in each:
+            for hit in searcher.search("number", k=3, mode=mode, **options):
                 assert not {"vector", "esvector_hash"} & set(hit.source)
     hit = searcher.similar("d3", k=1)[0]
     assert set(hit.source) == {"id", "text", "year", "even"}

@@ -167,10 +167,6 @@ class Oracle:
         starts = np.cumsum([0, *(len(self.vectors[id_]) for id_ in ids[:-1])])
         return dict(zip(ids, np.maximum.reduceat(found, starts).tolist(), strict=True))
 
-    def example(self, id_: str) -> Vectors:
-        """The vector to find what is similar to a document: the mean of those that the index keeps of it."""
-        return self._kept(self.vectors[id_].astype(np.float64)).mean(axis=0).astype(np.float32)
-
     def _kept(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         match self.element_type:
             case "byte":
@@ -200,7 +196,7 @@ def bfloat16(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rounded to the nearest number with 8 bits of precision, and to the even one of two."""
     bits = vectors.astype(np.float32).view(np.uint32).astype(np.uint64)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
-    return rounded.astype(np.uint32).view(np.float32).astype(np.float64)
+    return np.asarray(rounded.astype(np.uint32).view(np.float32), np.float64)
 
 
 def check_exact(hits: Sequence[Any], scores: Mapping[str, float], k: int, offset: int = 0, noise: float = 2e-6) -> None:

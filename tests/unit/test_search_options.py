@@ -76,6 +76,8 @@ def test_few_matches_are_compared_one_by_one_and_many_by_the_graph() -> None:
     of_many_passages = make_plan(SearchOptions(), target(), Matches(100, 50_000))
     assert (few.name, many.name, of_many_passages.name) == ("scan", "kNN", "kNN")
     assert (few.num_candidates, few.oversample) == (10_000, 50)
+    of_bits = make_plan(SearchOptions(), replace(target(), binary=True), Matches(SCAN_UP_TO, SCAN_UP_TO))
+    assert of_bits.oversample == SCAN_UP_TO / 10
 
 
 def test_what_was_tuned_is_used_in_proportion_to_k() -> None:
