@@ -189,7 +189,8 @@ def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
 def scaled_bytes(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each vector scaled so that its largest component is 127, and rounded."""
     single = vectors.astype(np.float32)
-    return np.rint(single * np.float32(127) / np.abs(single).max(axis=1, keepdims=True)).astype(np.float64)
+    scaled = single * np.float32(127) / np.abs(single).max(axis=1, keepdims=True)
+    return np.asarray(np.rint(scaled), np.float64)
 
 
 def bfloat16(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
