@@ -59,7 +59,9 @@ def test_stdin_plain_and_gzipped_and_left_open() -> None:
         assert not stdin.closed
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a": 2}\n', gzip.compress(b'{"a": 1}\n{"a": 2}\n')])
+@pytest.mark.parametrize(
+    "content", [b'{"a": 1}\n{"a": 2}\n', gzip.compress(b'{"a": 1}\n{"a": 2}\n')], ids=["plain", "gzipped"]
+)
 def test_a_pipe_that_gives_a_byte_at_a_time(content: bytes) -> None:
     source, sink = os.pipe()
 
