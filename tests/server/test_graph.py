@@ -267,6 +267,7 @@ def test_lost_answers_and_a_node_in_trouble_cost_nothing(es: Elasticsearch, alia
     assert merge_settings(es, index) == {}
 
 
+@pytest.mark.nightly  # a minute: the server is started again
 def test_a_shard_that_does_not_start_is_waited_for_as_long_as_the_policy_says(es: Elasticsearch, alias: str) -> None:
     body = body_of(INT8)
     body["settings"]["index"]["routing.allocation.require._name"] = "nobody"
@@ -276,6 +277,7 @@ def test_a_shard_that_does_not_start_is_waited_for_as_long_as_the_policy_says(es
         finish_graph(es, index, body, "vector", retry=RetryPolicy(give_up_after=1, first_wait=0.05))
 
 
+@pytest.mark.nightly  # a minute: the server is started again
 def test_a_restart_of_the_server_costs_a_merge_and_no_document() -> None:
     body = body_of(INT8, dims=384)
     with ephemeral_node() as node, connect(node.url, environ={}) as client:

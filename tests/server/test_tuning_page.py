@@ -40,6 +40,7 @@ def papers(es: Elasticsearch, tmp_path_factory: pytest.TempPathFactory) -> Itera
         es.indices.delete(index=index)
 
 
+@pytest.mark.nightly  # minutes of two cores: seven commands, four of them measure
 def test_the_commands_of_the_page(
     es: Elasticsearch, server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
