@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from esvector.types import Hit
 
 __all__ = ["Explanation", "Facet", "Results"]
+
+_NUMBERS = re.compile(r"\[\n[\s\d.,eE+-]+\]")  # a text of JSON has no line breaks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Explanation:
     def console(self) -> str:
         """The requests as Kibana's Dev Tools take them."""
         path = f"GET /{self.alias}/_search"
-        return "\n\n".join(f"{path}\n{json.dumps(body, ensure_ascii=False, indent=2)}" for body in self.bodies)
+        return "\n\n".join(f"{path}\n{_readable(body)}" for body in self.bodies)
 
     def __str__(self) -> str:
         """Everything but the requests, one line each."""
@@ -68,6 +71,12 @@ class Explanation:
             "time        " + ", ".join(f"{name} {1000 * seconds:.1f} ms" for name, seconds in self.seconds.items()),
         ]
         return "\n".join(lines)
+
+
+def _readable(body: Mapping[str, Any]) -> str:
+    """JSON with an entry a line, but a vector on one."""
+    text = json.dumps(body, ensure_ascii=False, indent=2)
+    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), text)
 
 
 class Results(list[Hit]):

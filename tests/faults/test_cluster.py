@@ -21,7 +21,8 @@ from tests.support.judge import judge
 
 ALIAS = "kept"
 INDEX = f"{ALIAS}-000001"
-FIRST = papers(6000)
+FIRST = papers(12_000)
+PART = 5000  # more than two windows: one is read ahead while the one before is compared
 
 pytestmark = pytest.mark.nightly
 
@@ -102,12 +103,12 @@ def test_the_node_with_the_primary_dies_during_an_update(cluster: Cluster, es: E
     source = Fed(job.source, records)
     with job.running() as running:
         with source:
-            give(source, job, 4000)
+            give(source, job, PART)
             victim = cluster.primary_of(INDEX)
             victim.kill()
             acked = job.acked
             assert len(acked) < len(records)
-            source.give(2000)
+            source.give(len(records))
         assert running.wait().status == 0
     judge(es, ALIAS, records, HashEncoder(DIMS), report=job.report, acked=acked | job.acked, encoded=job.encoded)
     victim.start()
@@ -125,7 +126,7 @@ def test_two_nodes_are_restarted_one_after_the_other_during_an_update(
     with job.running() as running:
         with source:
             for node in (first, second):
-                give(source, job, 2048)
+                give(source, job, PART)
                 node.terminate()
                 node.start()
                 cluster.wait("green", nodes=3)

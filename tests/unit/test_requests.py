@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from esvector.errors import PartialResultsError, SearchError
 from esvector.search.requests import check_shards, knn_body, read_hits, read_vectors, refusal, to_similarity
+from esvector.search.results import Explanation
 from esvector.types import Hit, Passage
 
 
@@ -134,3 +136,12 @@ def test_a_hit_has_its_best_passage() -> None:
 )
 def test_the_vectors_of_a_stored_document(source: dict[str, Any], field: str, vectors: list[list[float]]) -> None:
     assert read_vectors(source, field) == vectors
+
+
+def test_requests_for_the_console_have_a_vector_on_one_line_and_texts_as_they_are() -> None:
+    body = {"knn": {"query_vector": [0.1, -2e-05, 3.0], "k": 1}, "query": "[1,   2] and [ 3 ]"}
+    explanation = Explanation("a", "a-000001", "m", None, "cosine", "kNN", None, None, (body,))
+    path, _, text = explanation.console.partition("\n")
+    assert path == "GET /a/_search"
+    assert json.loads(text) == body
+    assert '"query_vector": [ 0.1, -2e-05, 3.0 ]' in text
