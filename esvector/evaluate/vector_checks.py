@@ -106,7 +106,7 @@ def check_norms(live: Live, sample: SampledDocuments) -> Finding:
             "alarm",
             "norms",
             f"{int(broken.sum()):,} {said} have a vector of zeros, or one that is no number: "
-            + named([sample.ids[row] for row in np.flatnonzero(broken)]),
+            + named([sample.ids[row] for row in np.flatnonzero(broken).tolist()]),
             "index them again: they are as near to one query as to any other",
         )
     if live.passport.element_type == "byte":
@@ -121,7 +121,7 @@ def check_norms(live: Live, sample: SampledDocuments) -> Finding:
             "warning",
             "norms",
             f"{int(odd.sum()):,} {said} have a vector whose length is not {usual}: "
-            + named([f"{sample.ids[row]} ({lengths[row]:.3g})" for row in np.flatnonzero(odd)]),
+            + named([f"{sample.ids[row]} ({lengths[row]:.3g})" for row in np.flatnonzero(odd).tolist()]),
             "something else wrote these vectors, or changed them: index the documents again",
         )
     return Finding("ok", "norms", f"the vectors {said} have a length of {usual}")
