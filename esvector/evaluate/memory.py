@@ -27,4 +27,4 @@ def bytes_per_million(client: Elasticsearch, live: Live) -> int:
         return round(_MILLION * measured / int(stats["value_count"]))
     m = int(live.vector.get("index_options", {}).get("m", 16))
     each = vector_bytes(live.passport.encoder.dims or 0, live.passport.element_type, live.vector_type, m)
-    return _MILLION * each.memory
+    return int(_MILLION * each.memory)
