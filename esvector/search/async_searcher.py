@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from esvector.encode.encoder import Encoder
 from esvector.errors import SearchError
-from esvector.search.conditions import Where
+from esvector.search.conditions import Conditions, Where
+from esvector.search.duplicates import Pair, find_pairs
+from esvector.search.forwarding import Forwarding
 from esvector.search.models import Models
 from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
-from esvector.search.options import SearchKeywords, SearchOptions
+from esvector.search.options import RawFilter, SearchKeywords, SearchOptions
 from esvector.search.rerank import Reranker
 from esvector.search.results import Results
 from esvector.search.searcher import as_list, batches_of, explained, msearch_answers, one_request
@@ -31,10 +33,9 @@ T = TypeVar("T")
 
 
 class AsyncSearcher:
-    """``Searcher`` for asyncio, with the same arguments. Safe to use from several tasks of one loop.
+    """``Searcher`` for asyncio, with the same arguments and methods. Safe to use from several tasks of one loop.
 
-    It has the same methods but ``duplicates``, which is a job of minutes rather than a search. ``client`` is an
-    ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
+    ``client`` is an ``AsyncElasticsearch``. Tasks that ask at the same time share the encoder's batches.
     """
 
     def __init__(
@@ -83,6 +84,27 @@ class AsyncSearcher:
         )
         return await self._run(steps)
 
+    async def duplicates(
+        self,
+        min_score: float = 0.9,
+        *,
+        where: Where = None,
+        filter: RawFilter = None,  # noqa: A002  # the word of Elasticsearch's own API
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AsyncGenerator[Pair]:
+        """Find the pairs of documents that are at least so similar; see ``Searcher.duplicates``."""
+        target = await self._current()
+        conditions = Conditions.of(target, self.scope, where, filter)
+        client: Any = Forwarding(self.client, asyncio.get_running_loop())
+        pairs = find_pairs(
+            client, self.alias, target.passport, min_score, filters=conditions.document, progress=progress
+        )
+        try:
+            while (pair := await asyncio.to_thread(next, pairs, None)) is not None:
+                yield pair
+        finally:
+            await asyncio.to_thread(pairs.close)
+
     async def request(self, query: str, **options: Unpack[SearchKeywords]) -> dict[str, Any]:
         """Return the body that ``search`` would send; see ``Searcher.request``."""
         asked = one_request(SearchOptions(**options))
@@ -112,9 +134,7 @@ class AsyncSearcher:
     async def _perform(self, need: Need) -> object:
         match need:
             case LookUp():
-                if need.again or self._target is None:
-                    self._target = await self._look_up()
-                return self._target
+                return await self._current(again=need.again)
             case EncodeQueries():
                 return await asyncio.to_thread(self._models.encode_queries, need)
             case EncodeDocuments():
@@ -136,7 +156,9 @@ class AsyncSearcher:
             answers += msearch_answers(await self.client.msearch(searches=lines), self.alias)
         return answers
 
-    async def _look_up(self) -> Target:
-        with explained(self.client, self.alias):
-            answer = await self.client.indices.get_mapping(index=self.alias)
-            return read_target(self.alias, answer.body)
+    async def _current(self, *, again: bool = False) -> Target:
+        if again or self._target is None:
+            with explained(self.client, self.alias):
+                answer = await self.client.indices.get_mapping(index=self.alias)
+                self._target = read_target(self.alias, answer.body)
+        return self._target

@@ -322,3 +322,26 @@ def test_a_searcher_follows_its_alias_to_an_encoder_of_other_dims(
     Indexer(es, alias, encoder=HashEncoder(24), dead_letters=tmp_path / "dead.jsonl").run(documents)
     assert len(searcher.similar("d7", k=5)) == 5
     assert searcher.target.passport.encoder.dims == 24
+
+
+def test_duplicates_without_waiting(es: Elasticsearch, server_url: str, alias: str, tmp_path: Path) -> None:
+    records = [{"id": f"d{i}", "text": f"text {i // 2}", "part": i // 20} for i in range(60)]
+    Indexer(es, alias, encoder=HashEncoder(16), dead_letters=tmp_path / "dead.jsonl").run(records)
+    expected = list(Searcher(es, alias).duplicates(0.99, where="part > 0"))
+    assert [{pair.first, pair.second} for pair in expected[:1]]
+    assert len(expected) == 20
+
+    async def ask() -> tuple[list[Any], bool]:
+        async with AsyncElasticsearch(server_url) as client:
+            its = AsyncSearcher(client, alias)
+            found = [pair async for pair in its.duplicates(0.99, where="part > 0")]
+            partly = its.duplicates(0.99)
+            first = await anext(partly)
+            await partly.aclose()
+            with pytest.raises(ConfigError, match="least score"):
+                await anext(its.duplicates(7))
+            return found, first.score > 0.99
+
+    found, one = asyncio.run(ask())
+    assert sorted(found, key=lambda pair: pair.first) == sorted(expected, key=lambda pair: pair.first)
+    assert one
