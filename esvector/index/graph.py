@@ -39,8 +39,8 @@ EXACT_DOCUMENTS = 5_000
 # As large as Elasticsearch's own merges get. A larger segment is not merged again until a fifth of the index is deleted
 # documents, and the merge needs that much more disk at once.
 SEGMENT_BYTES = 5 * 2**30
-# All cores build the graph of one merge, which is sooner there, for more CPU time in all (bench/README.md). Elasticsearch
-# 9.5.3 has it off by default.
+# All cores build the graph of one merge, which is sooner done, for more CPU time in all (bench/README.md).
+# Elasticsearch 9.5.3 has it off by default.
 _PARALLEL = "merge.intra_merge_parallelism_enabled"
 # Small enough that the final merge packs every one of them: it leaves alone what is nearly a full segment already.
 _LOADING_MERGES = {"merge.policy.max_merged_segment": "512mb"}
