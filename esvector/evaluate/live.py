@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from esvector.client import error_reason, explain_errors
-from esvector.errors import IndexNotFoundError, PartialResultsError, SearchError
 from esvector.mapping import find_vector
 from esvector.passport import Passport
 from esvector.search.conditions import Conditions
+from esvector.search.needs import Send
+from esvector.search.requests import check_shards
+from esvector.search.searcher import batches_of, explained, msearch_answers
 from esvector.search.target import Target, read_target
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = ["Live", "ask", "ask_many", "look_up"]
-
-_BATCH = 100  # searches in one _msearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +67,8 @@ class Live:
 
 def look_up(client: Elasticsearch, alias: str) -> Live:
     """Return what is behind ``alias``. Raises IndexNotFoundError where that is not one index that esvector made."""
-    import elasticsearch
-
-    try:
-        with explain_errors(client):
-            found = client.indices.get(index=alias, flat_settings=True).body
-    except elasticsearch.NotFoundError as error:
-        raise IndexNotFoundError(f"there is no index {alias}", "see 'esvector status' for those there are") from error
+    with explained(client, alias):
+        found = client.indices.get(index=alias, flat_settings=True).body
     target = read_target(alias, found)
     facts = found[target.index]
     settings = {key.removeprefix("index."): value for key, value in facts["settings"].items()}
@@ -83,34 +77,18 @@ def look_up(client: Elasticsearch, alias: str) -> Live:
 
 def ask(client: Elasticsearch, index: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Send one search and return its answer. Raises SearchError when it is refused, or not answered by every shard."""
-    import elasticsearch
-
-    try:
-        with explain_errors(client):
-            answer = client.search(index=index, allow_partial_search_results=False, body=dict(body)).body
-    except elasticsearch.ApiError as error:
-        raise SearchError(f"Elasticsearch refuses a search of {index}: {error_reason(error)}") from error
-    return _complete(index, answer)
+    with explained(client, index):
+        answer: Mapping[str, Any] = client.search(index=index, allow_partial_search_results=False, body=dict(body)).body
+    check_shards(answer)
+    return answer
 
 
 def ask_many(client: Elasticsearch, index: str, bodies: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Send many searches, a hundred at a time, and return their answers. Raises as ``ask`` does."""
-    header = {"index": index, "allow_partial_search_results": False}
     answers: list[Mapping[str, Any]] = []
-    for start in range(0, len(bodies), _BATCH):
-        lines = [line for body in bodies[start : start + _BATCH] for line in (header, dict(body))]
-        with explain_errors(client):
-            answers += client.msearch(searches=lines)["responses"]
-    return [_complete(index, answer) for answer in answers]
-
-
-def _complete(index: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    if "error" in answer:
-        cause = (answer["error"].get("root_cause") or [answer["error"]])[0]
-        raise SearchError(f"Elasticsearch refuses a search of {index}: {cause.get('reason')}")
-    if answer["_shards"]["failed"] or answer["timed_out"]:
-        raise PartialResultsError(
-            f"{answer['_shards']['failed']} of {answer['_shards']['total']} shards of {index} did not answer",
-            "see 'esvector status' and the server's log, then try again",
-        )
-    return answer
+    for lines in batches_of(index, Send([dict(body) for body in bodies])):
+        with explained(client, index):
+            answers += msearch_answers(client.msearch(searches=lines), index)
+    for answer in answers:
+        check_shards(answer)
+    return answers

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from esvector.evaluate.live import Live, ask, ask_many
 from esvector.evaluate.queries import Query
 from esvector.evaluate.truth import Truth
 from esvector.search.conditions import Conditions
-from esvector.search.needs import Send, Steps
+from esvector.search.needs import Need, Send, Steps, run
 from esvector.search.options import SearchOptions
 from esvector.search.retrieval import Question, by_vector, choose_plan
 from esvector.types import Hit, SearchSettings
@@ -152,14 +152,9 @@ def _search(
         _, (hits,) = yield from by_vector(question, plan, [list(query.vector)])
         return hits
 
-    running = steps()
-    need = next(running)
-    while True:
+    def perform(need: Need) -> list[Mapping[str, Any]]:
         assert isinstance(need, Send)  # noqa: S101  # nothing has to be encoded or looked up
         bodies = need.bodies
-        answers = [ask(client, live.name, bodies[0])] if len(bodies) == 1 else ask_many(client, live.name, bodies)
-        try:
-            need = running.send(answers)
-        except StopIteration as done:
-            found: list[Hit] = done.value
-            return found
+        return [ask(client, live.name, bodies[0])] if len(bodies) == 1 else ask_many(client, live.name, bodies)
+
+    return run(steps(), perform)

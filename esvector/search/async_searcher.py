@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from esvector.encode.encoder import Encoder
-from esvector.errors import SearchError
 from esvector.search.conditions import Conditions, Where
 from esvector.search.duplicates import Pair, find_pairs
 from esvector.search.forwarding import Forwarding
 from esvector.search.models import Models
-from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
+from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, run_async
 from esvector.search.options import RawFilter, SearchKeywords, SearchOptions
 from esvector.search.rerank import Reranker
 from esvector.search.results import Results
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
     from elasticsearch import AsyncElasticsearch
 
 __all__ = ["AsyncSearcher"]
-
-T = TypeVar("T")
 
 
 class AsyncSearcher:
@@ -67,7 +62,7 @@ class AsyncSearcher:
         queries = [query] if isinstance(query, str) else list(query)
         if not queries:
             return []
-        found = await self._run(search_steps(self.alias, queries, asked, self.scope))
+        found = await run_async(search_steps(self.alias, queries, asked, self.scope), self._perform)
         return found[0] if isinstance(query, str) else found
 
     async def similar(
@@ -82,7 +77,7 @@ class AsyncSearcher:
         steps = similar_steps(
             self.alias, as_list(like), as_list(unlike), as_list(text), SearchOptions(**options), self.scope
         )
-        return await self._run(steps)
+        return await run_async(steps, self._perform)
 
     async def duplicates(
         self,
@@ -113,23 +108,6 @@ class AsyncSearcher:
         while not (isinstance(need, Send) and need.bodies[0].get("size")):
             need = steps.send(await self._perform(need))
         return need.bodies[0]
-
-    async def _run(self, steps: Steps[T]) -> T:
-        advance: Callable[[], Need] = partial(next, steps)
-        while True:
-            try:
-                need = advance()
-            except StopIteration as done:
-                found: T = done.value
-                return found
-            started = perf_counter()
-            try:
-                answer = await self._perform(need)
-            except SearchError as error:
-                advance = partial(steps.throw, error)
-            else:
-                advance = partial(steps.send, answer)
-            need.seconds = perf_counter() - started
 
     async def _perform(self, need: Need) -> object:
         match need:

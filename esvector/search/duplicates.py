@@ -12,8 +12,9 @@ from esvector.client import error_reason, explain_errors
 from esvector.encode.profile import Similarity
 from esvector.errors import ConfigError, IndexNotFoundError, SearchError
 from esvector.passport import Passport
+from esvector.search.exact import is_quantized
 from esvector.search.options import MAX_K
-from esvector.search.requests import read_hits, read_vectors
+from esvector.search.requests import read_hits, read_vectors, refusal
 from esvector.types import Hit
 
 if TYPE_CHECKING:
@@ -245,8 +246,7 @@ class _Comparison:
             answers = self._client.msearch(searches=lines)["responses"]
         for answer in answers:
             if error := answer.get("error"):
-                cause = (error.get("root_cause") or [error])[0]
-                raise SearchError(f"Elasticsearch refuses to compare documents of {self._index}: {cause.get('reason')}")
+                raise refusal(self._index, error)
         return [read_hits(answer, self._similarity) for answer in answers]
 
     @contextmanager
@@ -271,9 +271,8 @@ class _Comparison:
 
 def _is_quantized(client: Elasticsearch, index: str, field: str) -> bool:
     """Whether the field compares other vectors than those that were given, unless told to rescore."""
-    kinds = {
-        str(mapping.get("index_options", {}).get("type", ""))
+    return any(
+        is_quantized(mapping)
         for facts in client.indices.get_field_mapping(index=index, fields=field).values()
         for mapping in facts["mappings"].get(field, {}).get("mapping", {}).values()
-    }
-    return any(kind.startswith(("int8", "int4", "bbq")) for kind in kinds)
+    )

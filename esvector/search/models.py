@@ -48,7 +48,8 @@ class Models:
         self._queries: QueryEncoder | None = None
         self._profile: EncoderProfile | None = None  # that ``_queries`` is for
         self._documents: Encoder | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of what is open
+        self._encoding = threading.Lock()  # of the document encoder
 
     def encode_queries(self, need: EncodeQueries) -> _Vectors:
         """Embeddings of queries, as the index keeps vectors: (n, dims)."""
@@ -65,7 +66,7 @@ class Models:
             vectors = self._query_encoder(need.passport)(need.texts)
         else:
             encoder = self._document_encoder(profile)
-            with self._lock:
+            with self._encoding:  # an encoder is used by one thread at a time
                 vectors = encoder.encode_document(need.texts)
         return to_elements(vectors, need.passport.element_type)
 

@@ -6,14 +6,17 @@ A search is written once, as a generator that yields what it needs and is sent t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
 
+from esvector.errors import SearchError
 from esvector.passport import Passport
 from esvector.types import Hit
 
-__all__ = ["EncodeDocuments", "EncodeQueries", "LookUp", "Need", "Rerank", "Send", "Steps"]
+__all__ = ["EncodeDocuments", "EncodeQueries", "LookUp", "Need", "Rerank", "Send", "Steps", "run", "run_async"]
 
 T = TypeVar("T")
 
@@ -67,3 +70,37 @@ class Rerank:
 
 Need: TypeAlias = LookUp | EncodeQueries | EncodeDocuments | Send | Rerank
 Steps: TypeAlias = Generator[Need, Any, T]
+
+
+def run(steps: Steps[T], perform: Callable[[Need], object]) -> T:
+    """Return what ``steps`` return, each need performed; a SearchError goes to the steps, which may know a way on."""
+    advance: Callable[[], Need] = partial(next, steps)
+    while True:
+        try:
+            need = advance()
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        started = perf_counter()
+        try:
+            advance = partial(steps.send, perform(need))
+        except SearchError as error:
+            advance = partial(steps.throw, error)
+        need.seconds = perf_counter() - started
+
+
+async def run_async(steps: Steps[T], perform: Callable[[Need], Awaitable[object]]) -> T:
+    """Do the same as ``run``, and wait for nothing meanwhile."""
+    advance: Callable[[], Need] = partial(next, steps)
+    while True:
+        try:
+            need = advance()
+        except StopIteration as done:
+            found: T = done.value
+            return found
+        started = perf_counter()
+        try:
+            advance = partial(steps.send, await perform(need))
+        except SearchError as error:
+            advance = partial(steps.throw, error)
+        need.seconds = perf_counter() - started

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from esvector.client import error_details, explain_errors
 from esvector.encode.encoder import Encoder
-from esvector.errors import ConfigError, IndexNotFoundError, SearchError
+from esvector.errors import ConfigError, IndexNotFoundError
 from esvector.search.conditions import Conditions, Where
 from esvector.search.duplicates import Pair, find_pairs
 from esvector.search.models import Models
-from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, Steps
+from esvector.search.needs import EncodeDocuments, EncodeQueries, LookUp, Need, Rerank, Send, run
 from esvector.search.options import RawFilter, SearchKeywords, SearchOptions
 from esvector.search.requests import refusal
 from esvector.search.rerank import Reranker
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 __all__ = ["Searcher", "as_list", "batches_of", "explained", "msearch_answers", "one_request"]
-
-T = TypeVar("T")
 
 _BATCH = 100  # searches in one _msearch
 
@@ -92,7 +88,7 @@ class Searcher:
         queries = [query] if isinstance(query, str) else list(query)
         if not queries:
             return []
-        found = self._run(search_steps(self.alias, queries, asked, self.scope))
+        found = run(search_steps(self.alias, queries, asked, self.scope), self._perform)
         return found[0] if isinstance(query, str) else found
 
     def similar(
@@ -113,7 +109,7 @@ class Searcher:
         steps = similar_steps(
             self.alias, as_list(like), as_list(unlike), as_list(text), SearchOptions(**options), self.scope
         )
-        return self._run(steps)
+        return run(steps, self._perform)
 
     def duplicates(
         self,
@@ -147,23 +143,6 @@ class Searcher:
         while not (isinstance(need, Send) and need.bodies[0].get("size")):
             need = steps.send(self._perform(need))
         return need.bodies[0]
-
-    def _run(self, steps: Steps[T]) -> T:
-        advance: Callable[[], Need] = partial(next, steps)
-        while True:
-            try:
-                need = advance()
-            except StopIteration as done:
-                found: T = done.value
-                return found
-            started = perf_counter()
-            try:
-                answer = self._perform(need)
-            except SearchError as error:
-                advance = partial(steps.throw, error)
-            else:
-                advance = partial(steps.send, answer)
-            need.seconds = perf_counter() - started
 
     def _perform(self, need: Need) -> object:
         match need:

@@ -32,6 +32,7 @@ __all__ = ["of_current_target", "pose", "results_of", "search_steps", "stored_ve
 
 T = TypeVar("T")
 
+_FETCHED = 1000  # vectors in one answer: of many queries together there may be more than an answer can hold
 _MOVES = 3  # lookups of an alias that moves while it is searched
 
 
@@ -192,9 +193,10 @@ def stored_vectors(
     found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
     if not document_ids:
         return found
-    body = stored_vectors_body(field, document_ids, question.conditions.document)
-    (answer,) = yield from ask(question, [body])
-    for hit in answer["hits"]["hits"]:
+    parts = [document_ids[start : start + _FETCHED] for start in range(0, len(document_ids), _FETCHED)]
+    bodies = [stored_vectors_body(field, part, question.conditions.document) for part in parts]
+    answers = yield from ask(question, bodies)
+    for hit in (hit for answer in answers for hit in answer["hits"]["hits"]):
         if vectors := read_vectors(hit["_source"], field):
             found[hit["_id"]] = mean_vector(vectors, question.target.passport)
     return found
