@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from esvector.errors import IndexingError
@@ -33,10 +34,11 @@ _SCAN_ALIVE = "5m"
 _ANSWER = ["hits.hits._id", "hits.hits._version", "hits.hits.fields", "timed_out", "_shards.failed"]
 
 
-def content_hash(document: Document, source: bytes, *, given: bool) -> str:
-    """Return 32 hex digits: of what is encoded of ``document``, and of ``source``, all that is stored of it.
+def content_hash(document: Document, *, given: bool) -> str:
+    """Return 32 hex digits: of what is encoded of ``document``, and of all that is stored of it.
 
-    ``given`` says that the vector that it brings takes the place of encoding.
+    ``given`` says that the vector that it brings takes the place of encoding. The order of fields is of no matter: the
+    server changes it where it puts a vector back into a source.
     """
     encoded = hashlib.blake2b(digest_size=_PART // 2)
     if given and document.vector is not None:
@@ -44,7 +46,8 @@ def content_hash(document: Document, source: bytes, *, given: bool) -> str:
     if document.title:
         encoded.update(document.title.encode() + b"\0")
     encoded.update(document.text.encode())
-    return encoded.hexdigest() + hashlib.blake2b(source, digest_size=_PART // 2).hexdigest()
+    stored = orjson.dumps(document.fields, option=orjson.OPT_SORT_KEYS)
+    return encoded.hexdigest() + hashlib.blake2b(stored, digest_size=_PART // 2).hexdigest()
 
 
 def stamped(source: bytes, content: str) -> bytes:

@@ -290,7 +290,7 @@ class Load:
             reason = f"the document is too large: {len(source)} bytes, and the limit is {options.max_document_bytes}"
             self._refuse(window, _letter(document, reason), skip=skip)
             return
-        content = content_hash(document, source, given=options.given is not None)
+        content = content_hash(document, given=options.given is not None)
         self._digest.update(f"{document.id}\0{content}".encode())
         window.add(document, self.read, stamped(source, content), content)
 

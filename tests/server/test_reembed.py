@@ -62,6 +62,8 @@ def test_another_encoder_without_the_source(es: Elasticsearch, alias: str, tmp_p
     hit = Searcher(es, alias, encoder=HashEncoder(96)).search("about subject 1234", k=1)[0]
     assert hit.id == "p1234"
     assert hit.score == pytest.approx(1, abs=1e-5)
+    again = Indexer(es, alias, encoder=encoder, dead_letters=tmp_path / "dead.jsonl").run(papers(3000))
+    assert (again.index, again.unchanged) == (report.load.index, 3000)
 
 
 def test_another_mapping_takes_the_vectors_along(es: Elasticsearch, alias: str, tmp_path: Path, first: str) -> None:
@@ -75,6 +77,8 @@ def test_another_mapping_takes_the_vectors_along(es: Elasticsearch, alias: str, 
     assert properties["vector"]["index_options"]["type"] == "bbq_hnsw"
     hit = Searcher(es, alias, encoder=HashEncoder(64)).search("about subject 77", k=1)[0]
     assert hit.id == "p77"
+    again = Indexer(es, alias, encoder=encoder, dead_letters=tmp_path / "dead.jsonl").run(papers(3000))
+    assert (again.index, again.unchanged) == (report.load.index, 3000)
 
 
 def test_what_others_write_meanwhile_is_there_in_the_end(

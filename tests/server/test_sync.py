@@ -78,6 +78,17 @@ def test_nothing_is_encoded_or_written_again(
     assert (report.index, report.previous) == (first.index, None)
 
 
+def test_fields_in_another_order_are_no_change(index: Any) -> None:
+    records: Records = [{**record, "of": {"venue": "here", "pages": [1, 2]}} for record in papers(20)]
+    index(records)
+    turned: Records = [
+        {**dict(reversed(record.items())), "of": dict(reversed(record["of"].items()))} for record in records
+    ]
+    assert index(turned).unchanged == 20
+    turned[3]["of"]["pages"].reverse()  # but the order of values is one
+    assert index(turned).unchanged == 19
+
+
 def test_new_and_changed_documents_are_encoded_and_no_other(
     index: Any, es: Elasticsearch, alias: str, encoder: CountingEncoder
 ) -> None:
