@@ -54,6 +54,7 @@ ALIAS = "bench-load"
 PEER = "bench-peer"
 SENDERS = 4
 CALL = 100
+ONE_THREAD = {"settings": {"index": {"merge.intra_merge_parallelism_enabled": False}}}
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,18 @@ class Wire:
 @click.option("--replayed", default=60_000, show_default=True, help="Against the replay; 0 leaves it out.")
 @click.option("--dims", default=384, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
+@click.option("--only", multiple=True, metavar="SIDE", help="Leave the other sides out, of those with the helpers.")
 @click.option("--apart", is_flag=True, help="The server on one core and every client on another (Linux).")
-def main(url: str | None, documents: int, replayed: int, dims: int, rounds: int, apart: bool) -> None:
+def main(
+    url: str | None, documents: int, replayed: int, dims: int, rounds: int, only: tuple[str, ...], apart: bool
+) -> None:
     """Print what each side took and esvector's ratios."""
     say_load("before")
     with server(url) as (client, process), folder() as here:
         if apart:
             set_apart(process)
         if documents:
-            against_helpers(client, process, corpus(documents, dims), here, rounds)
+            against_helpers(client, process, corpus(documents, dims), here, rounds, only)
         if replayed:
             against_replay(client, process, corpus(replayed, dims), here, rounds)
     say_load("after")
@@ -109,7 +113,12 @@ def set_apart(process: psutil.Process | None) -> None:
 
 
 def against_helpers(
-    client: Elasticsearch, process: psutil.Process | None, vectors: Floats, here: Path, rounds: int
+    client: Elasticsearch,
+    process: psutil.Process | None,
+    vectors: Floats,
+    here: Path,
+    rounds: int,
+    only: tuple[str, ...],
 ) -> None:
     """Compare with what others do."""
     body = final_body(client, vectors[:100], here)
@@ -119,6 +128,7 @@ def against_helpers(
 
     sides: dict[str, Callable[[], Took]] = {
         "esvector": lambda: ours(client, process, vectors, here, "deferred"),
+        "esvector, one thread": lambda: ours(client, process, vectors, here, "deferred", mapping=ONE_THREAD),
         "esvector, inline": lambda: ours(client, process, vectors, here, "inline"),
         "bulk, JSON": theirs(lambda plain, rows: bulk(plain, rows, listed)),
         "bulk, packed": theirs(lambda plain, rows: bulk(plain, rows, helpers.pack_dense_vector)),
@@ -126,7 +136,7 @@ def against_helpers(
         "parallel_bulk, packed": theirs(lambda plain, rows: parallel(plain, rows, helpers.pack_dense_vector)),
         f"bulk of {CALL}, JSON": theirs(in_small_calls),
     }
-    found = in_turn(sides, rounds, warm=False)
+    found = in_turn({name: side for name, side in sides.items() if name in only or not only}, rounds)
     print(f"{len(vectors):,} documents, {vectors.shape[1]} dims; seconds, medians of {rounds} rounds")
     print(
         f"{'':22} {'acknowledged':>12} {'searchable':>10} {'merged':>7} {'server CPU':>11} {'CPU merged':>11} segments"
@@ -140,14 +150,15 @@ def against_helpers(
         ]
         print(f"{name:22} {middle[0]:12.1f} {middle[1]:10.1f} {middle[2]:7.1f} {middle[3]:11.1f} {middle[4]:11.1f} "
               f"{rows[-1].segments:8}")  # fmt: skip
-    first = found["esvector"]
+    first = found[next(iter(found))]
     print("esvector is faster by: median (lowest to highest round)")
     for name, rows in found.items():
-        if name != "esvector":
+        if rows is not first:
             print(f"{name:22} " + "   ".join(f"{what} {faster(rows, first, what)}" for what in SPANS))
-    for what in ("cpu", "cpu_merged"):
-        inline = [getattr(row, what) for row in found["esvector, inline"]]
-        print(f"server {what}, deferred to inline: {ratio([getattr(row, what) for row in first], inline)}")
+    for name, rows in found.items():
+        for what in ("cpu", "cpu_merged"):
+            mine, other = ([getattr(row, what) for row in some] for some in (first, rows))
+            print(f"server {what}, esvector to {name}: {ratio(mine, other)}")
 
 
 SPANS = ("acknowledged", "searchable", "merged")
@@ -204,6 +215,7 @@ def ours(
     *,
     stop: bool = False,
     wire: Wire | None = None,
+    mapping: dict[str, Any] | None = None,
 ) -> Took:
     """Run esvector into a new version, which is merged, looked at and deleted; ``stop`` when all is acknowledged."""
     forget(client, ALIAS)
@@ -215,7 +227,7 @@ def ours(
         if stop and now.phase == "verifying":
             raise Loaded
 
-    run = indexer(client, ALIAS, ReadyEncoder(vectors), here, graph=graph)
+    run = indexer(client, ALIAS, ReadyEncoder(vectors), here, graph=graph, mapping=mapping)
     with watched(client, wire or Wire()) as seen:
         try:
             check(run.run(records(len(vectors)), watch), indexed=len(vectors))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,24 @@ from esvector.client import connect
 from esvector.local.ephemeral import ephemeral_node
 from esvector.local.node import Node
 from tests.support.threads import one_torch_thread
+
+_MEMORY = Path("/dev/shm")
+_ROOM = 6 * 2**30  # bytes; what is there at once is a tenth of it
+
+
+def _write_to_memory() -> None:
+    """Let servers and temporary files lie in memory where there is room: a test waits for a disk often, and for naught.
+
+    Servers map libraries from there, which a mount may forbid.
+    """
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(_MEMORY).free > _ROOM and not os.statvfs(_MEMORY).f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(_MEMORY)  # for the processes that tests start
+        tempfile.tempdir = str(_MEMORY)
+
+
+_write_to_memory()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,6 @@ import pytest
 from click.testing import Result
 from elasticsearch import Elasticsearch
 
-from esvector.local.ephemeral import ephemeral_node
 from esvector.passport import Passport
 from tests.support.commands import lines_of, run_command
 from tests.support.http import stub_server
@@ -187,25 +186,6 @@ def test_a_server_that_cannot_be_used(run: Run, status: int, body: Any, product:
         result = run("index", "a.jsonl", "--into", "x", "--model", MODEL, url=url)
     assert result.exit_code == 4
     assert said in result.stderr
-
-
-def test_wrong_credentials_and_missing_rights(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {
-        "xpack.security.enabled": "true",
-        "xpack.security.authc.anonymous.roles": "remote_monitoring_collector",  # may look, may not write
-    }
-    Path("a.jsonl").write_text('{"id": 1, "text": "x"}\n')
-    with ephemeral_node(settings=settings) as node:
-        assert node.url is not None
-        unlucky = run("index", "a.jsonl", "--into", "x", "--model", MODEL, url=node.url)
-        monkeypatch.setenv("ESVECTOR_PASSWORD", "canary-4711")
-        wrong = run("index", "a.jsonl", "--into", "x", "--model", MODEL, url=node.url)
-    assert (wrong.exit_code, unlucky.exit_code) == (4, 4)
-    assert "refuses the credentials (401)" in wrong.stderr
-    assert "ESVECTOR_PASSWORD" in wrong.stderr
-    assert "canary-4711" not in wrong.output
-    assert "refuses the action" in unlucky.stderr
-    assert "privilege" in unlucky.stderr
 
 
 def test_a_missing_file_is_named_before_anything_is_read(run: Run, alias: str, es: Elasticsearch) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from elasticsearch import Elasticsearch
 
 from esvector import Indexer, connect
@@ -40,6 +41,7 @@ def peak_memory(url: str, alias: str, documents: int, folder: Path) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.nightly
 def test_peak_memory_of_ten_times_the_documents_is_the_same(
     server_url: str, es: Elasticsearch, alias: str, tmp_path: Path
 ) -> None:

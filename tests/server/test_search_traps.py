@@ -46,6 +46,7 @@ from tests.support.encoders import HashEncoder
 
 DIMS = 32
 COUNT = 600
+OLD, NEW = 10_500, 1_000  # in two segments: of 10,000 candidates the share of the new one is less than it has
 MODES: list[Any] = ["vector", "exact", "text", "hybrid"]
 BY_VECTOR: list[Any] = MODES[:2]
 QUERY = "a number of things"
@@ -162,13 +163,13 @@ def test_no_more_than_10000_hits_however_they_are_cut(searcher: Searcher) -> Non
 
 def test_matches_that_are_all_in_one_small_segment(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
     """What a request scans of a segment is in proportion to its size, so matches that are all in one may not be."""
-    made = [{"id": f"d{n}", "text": f"text {n}", "batch": "old" if n < 13_000 else "new"} for n in range(17_000)]
+    made = [{"id": f"d{n}", "text": f"text {n}", "batch": "old" if n < OLD else "new"} for n in range(OLD + NEW)]
     encoder = HashEncoder(8)
-    searcher = load(es, alias, tmp_path, documents=made[:13_000], encoder=encoder)
-    Indexer(es, alias, encoder=encoder, dead_letters=tmp_path / "dead.jsonl").run(made[13_000:])
-    scores = encoder.encode_document([record["text"] for record in made[13_000:]]) @ encoder.encode_query([QUERY])[0]
+    searcher = load(es, alias, tmp_path, documents=made[:OLD], encoder=encoder)
+    Indexer(es, alias, encoder=encoder, dead_letters=tmp_path / "dead.jsonl").run(made[OLD:])
+    scores = encoder.encode_document([record["text"] for record in made[OLD:]]) @ encoder.encode_query([QUERY])[0]
     for mode in BY_VECTOR:
-        for k in (10, 3900):
+        for k in (10, NEW - 10):
             hits = searcher.search(QUERY, k=k, where="batch = new", mode=mode)
             assert [hit.score for hit in hits] == pytest.approx(np.sort(scores)[::-1][:k], abs=2e-6)
 

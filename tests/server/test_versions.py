@@ -154,7 +154,7 @@ def test_of_two_swaps_at_once_one_wins_and_the_alias_is_always_on_one_index(
     watcher = threading.Thread(target=watch)
     watcher.start()
     with ThreadPoolExecutor(2) as pool:
-        for _ in range(100):
+        for _ in range(30):
             live = live_index(es, alias)
             if first and live is not None:
                 es.indices.delete_alias(index=live, name=alias)
