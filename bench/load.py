@@ -54,7 +54,7 @@ ALIAS = "bench-load"
 PEER = "bench-peer"
 SENDERS = 4
 CALL = 100
-ONE_THREAD = {"settings": {"index": {"merge.intra_merge_parallelism_enabled": False}}}
+IN_PARALLEL = {"settings": {"index": {"merge.intra_merge_parallelism_enabled": True}}}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def against_helpers(
 
     sides: dict[str, Callable[[], Took]] = {
         "esvector": lambda: ours(client, process, vectors, here, "deferred"),
-        "esvector, one thread": lambda: ours(client, process, vectors, here, "deferred", mapping=ONE_THREAD),
+        "esvector, all cores": lambda: ours(client, process, vectors, here, "deferred", mapping=IN_PARALLEL),
         "esvector, inline": lambda: ours(client, process, vectors, here, "inline"),
         "bulk, JSON": theirs(lambda plain, rows: bulk(plain, rows, listed)),
         "bulk, packed": theirs(lambda plain, rows: bulk(plain, rows, helpers.pack_dense_vector)),

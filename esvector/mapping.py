@@ -194,6 +194,10 @@ def _placed(passport: Passport, templated: Mapping[str, Any], vector: dict[str, 
     nested = templated.get(path, {})
     if nested.get("type") != "nested":
         raise ConfigError(f"the mapping has no nested field {path!r}", "start from mappings/passages.json")
+    for copied in ("include_in_parent", "include_in_root"):
+        if nested.get(copied) not in (None, False, "false"):
+            # The copies have the same path, and a document would have a vector of each passage beside its own ones.
+            raise ConfigError(f"the mapping has {copied} for {path!r}", "remove it: passages are searched where they are")
     return {path: {**nested, "properties": {**nested.get("properties", {}), name: vector}}}
 
 

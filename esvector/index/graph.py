@@ -39,9 +39,6 @@ EXACT_DOCUMENTS = 5_000
 # As large as Elasticsearch's own merges get. A larger segment is not merged again until a fifth of the index is deleted
 # documents, and the merge needs that much more disk at once.
 SEGMENT_BYTES = 5 * 2**30
-# All cores build the graph of one merge, which is sooner done, for more CPU time in all (bench/README.md).
-# Elasticsearch 9.5.3 has it off by default.
-_PARALLEL = "merge.intra_merge_parallelism_enabled"
 # Small enough that the final merge packs every one of them: it leaves alone what is nearly a full segment already.
 _LOADING_MERGES = {"merge.policy.max_merged_segment": "512mb"}
 _TOMBSTONES_PER_SHARD = 20  # the odds that some shard gets none are e^-20
@@ -115,7 +112,7 @@ def finish_graph(
     build = _Build(client, index, vector_field, stopping or threading.Event(), retry or RetryPolicy())
     if can_defer(body, vector_field):
         build.restore(body)
-        build.merge(on_progress or (lambda _: None), parallel=not _states(body, _PARALLEL))
+        build.merge(on_progress or (lambda _: None))
     return build.report()
 
 
@@ -146,15 +143,8 @@ class _Build:
                 "mend index_options in the mapping; the documents are loaded and stay",
             ) from error
 
-    def merge(self, on_progress: Callable[[GraphProgress], None], *, parallel: bool) -> None:
-        """Merge until no shard waits for its graph, each merge in ``parallel`` where the server can."""
-        if parallel:
-            self._merge_in_parallel(True)
-        self._merge(on_progress)
-        if parallel:  # a call that is interrupted before leaves this to the next one
-            self._merge_in_parallel(None)
-
-    def _merge(self, on_progress: Callable[[GraphProgress], None]) -> None:
+    def merge(self, on_progress: Callable[[GraphProgress], None]) -> None:
+        """Merge until no shard waits for its graph."""
         futile, before = 0, None
         while True:
             self._wait_for_merge(on_progress)
@@ -197,15 +187,6 @@ class _Build:
             self._stopping.wait(min(pause, _LONGEST_WAIT))
         # What the merge has made is listed once searches see it.
         self._ask(lambda: self._client.indices.refresh(index=self._index))
-
-    def _merge_in_parallel(self, wanted: bool | None) -> None:
-        """Set it, or with None leave it to the server again; one that does not know it merges in one thread."""
-        import elasticsearch
-
-        try:
-            self._ask(lambda: self._client.indices.put_settings(index=self._index, body={"index": {_PARALLEL: wanted}}))
-        except elasticsearch.BadRequestError as error:
-            _log.debug("no merge of %s in parallel: %s", self._index, error_reason(error))
 
     def _merging(self) -> bool:
         answer = self._client.perform_request(
@@ -250,14 +231,10 @@ def _target(shard: ShardSegments) -> int:
 
 
 def _merges(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for the load, unless the template has its own for merges."""
-    return {} if _states(body, "merge") else dict(_LOADING_MERGES)
-
-
-def _states(body: Mapping[str, Any], name: str) -> bool:
-    """Whether the template has the setting ``name`` of the index, one below it, or an object that may hold it."""
-    stated = [f"{setting}." for setting in body.get("settings", {}).get("index", {})]
-    return any(setting.startswith(f"{name}.") or f"{name}.".startswith(setting) for setting in stated)
+    """Settings for the load, unless the template has its own policy of merges."""
+    stated = body.get("settings", {}).get("index", {})
+    own = any(name == "merge" or name.startswith("merge.policy") for name in stated)
+    return {} if own else dict(_LOADING_MERGES)
 
 
 def _vector_property(body: Mapping[str, Any], vector_field: str) -> dict[str, Any]:

@@ -193,6 +193,14 @@ def test_a_template_without_a_nested_field_is_none_for_passages() -> None:
         build_index_body(load_template(), CUT, NEW)
 
 
+@pytest.mark.parametrize("copied", ["include_in_parent", "include_in_root"])
+def test_passages_are_not_copied_into_their_document(copied: str) -> None:
+    template = load_template(passages=True)
+    template["mappings"]["properties"]["passages"][copied] = True
+    with pytest.raises(ConfigError, match=f"{copied} for 'passages'\nremove it"):
+        build_index_body(template, CUT, NEW)
+
+
 def test_the_passport_remembers_how_passages_were_cut() -> None:
     assert Passport.from_meta(CUT.to_meta()) == CUT
     assert CUT.to_meta()["esvector"]["passages"] == {"tokens": 200, "overlap": 20}
