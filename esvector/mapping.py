@@ -196,8 +196,8 @@ def _placed(passport: Passport, templated: Mapping[str, Any], vector: dict[str, 
         raise ConfigError(f"the mapping has no nested field {path!r}", "start from mappings/passages.json")
     for copied in ("include_in_parent", "include_in_root"):
         if nested.get(copied) not in (None, False, "false"):
-            # The copies have the same path, and a document would have a vector of each passage beside its own ones.
-            raise ConfigError(f"the mapping has {copied} for {path!r}", "remove it: passages are searched where they are")
+            # The copies have the same path, so that a document would have a vector for each of its passages.
+            raise ConfigError(f"the mapping has {copied} for {path!r}", "remove it: they are searched where they are")
     return {path: {**nested, "properties": {**nested.get("properties", {}), name: vector}}}
 
 

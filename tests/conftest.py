@@ -35,6 +35,11 @@ def _write_to_memory() -> None:
 _write_to_memory()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that it is not waited for alone in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The cache of exported query towers, and the checkpoints: of this process, and of the commands it starts."""

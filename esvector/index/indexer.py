@@ -28,6 +28,7 @@ from esvector.index.documents import TEXT_FIELDS
 from esvector.index.job import job
 from esvector.index.load import RecordOptions
 from esvector.index.prune import PruneGuard
+from esvector.index.repeating import Repeating
 from esvector.index.run import Run
 from esvector.index.run_options import Graph, RunOptions, Serving, serve_at_once
 from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
@@ -196,10 +197,11 @@ class Indexer:
         """
         describe_server(self.client)
         live_index(self.client, self.alias)  # an alias that cannot be used is found before a model is loaded
+        repeat = Repeating(self.client, self.retry, threading.Event())
         with job(self.client, self.alias, self._state, lost, self.retry) as folder:
-            for target in find_targets(self.client, self.alias):
+            for target in repeat(lambda: find_targets(self.client, self.alias)):
                 if target.blocked:
-                    lift_block(self.client, target.index)
+                    lift_block(self.client, target.index, repeat)
             yield folder
 
     def build(

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from esvector.client import explain_errors
 from esvector.errors import IndexNotFoundError, VerificationError
 from esvector.index.checkpoint import JobFolder
 from esvector.index.content import stored_pages
-from esvector.index.repeating import Repeating
+from esvector.index.repeating import Repeating, once
 from esvector.index.target import BLOCKED_KEY, Target, find_targets, lift_block, update_meta
 from esvector.index.verify import check_complete, verify
 from esvector.passport import HASH_FIELD
@@ -116,7 +115,7 @@ class _Reembedding:
         self._passes = 0
 
     def __call__(self) -> ReembedReport:
-        self._seen_changes = changes(self._client, self._live.index)
+        self._seen_changes = self._changes()
         report = self._indexer.build(self._documents, self._folder, self._lost, self._progress, serving=self._serving)
         return ReembedReport(report, self._recall, self._passes)
 
@@ -134,20 +133,23 @@ class _Reembedding:
                 f"the best {found.k} each), less than {self._least_recall:g}",
                 "choose a mapping that is less coarse (more oversampling, larger m), or allow it with --least-recall",
             )
-        with no_writes(self._client, self._live):
+        with no_writes(self._client, self._live, self._repeat):
             self._catch_up()
             check_complete(self._client, target, self._live.index, self._repeat)
             yield
 
     def _catch_up(self) -> bool:
         """Take over what was written to the live index since it was read; whether there was anything."""
-        now = changes(self._client, self._live.index)
+        now = self._changes()
         if now == self._seen_changes:
             return False
         self._seen_changes = now
         self._passes += 1
         self._indexer.build(self._documents, self._folder, self._lost, self._progress, serving=None)
         return True
+
+    def _changes(self) -> Mapping[str, int]:
+        return self._repeat(lambda: changes(self._client, self._live.index))
 
 
 def live_target(client: Elasticsearch, alias: str) -> Target:
@@ -162,8 +164,7 @@ def live_target(client: Elasticsearch, alias: str) -> Target:
 
 def changes(client: Elasticsearch, index: str) -> Mapping[str, int]:
     """Return a number for each shard of ``index`` that every write and every deletion raises."""
-    with explain_errors(client):
-        stats = client.indices.stats(index=index, level="shards", filter_path="indices.*.shards")
+    stats = client.indices.stats(index=index, level="shards", filter_path="indices.*.shards")
     return {
         number: max(copy["seq_no"]["max_seq_no"] for copy in copies)
         for number, copies in stats["indices"][index]["shards"].items()
@@ -171,15 +172,16 @@ def changes(client: Elasticsearch, index: str) -> Mapping[str, int]:
 
 
 @contextmanager
-def no_writes(client: Elasticsearch, target: Target) -> Iterator[None]:
+def no_writes(client: Elasticsearch, target: Target, repeat: Repeating) -> Iterator[None]:
     """Let nobody write to ``target`` for the length of the block; clients that retry wait for its end.
 
     A run that dies amid it leaves a note, by which the next one takes the block away.
     """
-    update_meta(client, target.index, {BLOCKED_KEY: True})
-    with explain_errors(client):
-        client.indices.add_block(index=target.index, block="write")
+    update_meta(client, target.index, {BLOCKED_KEY: True}, repeat)
+    repeat(lambda: client.indices.add_block(index=target.index, block="write"))
     try:
         yield
-    finally:
-        lift_block(client, target.index)
+    except BaseException:
+        lift_block(client, target.index, once(client))  # what has failed is not to wait for the server once more
+        raise
+    lift_block(client, target.index, repeat)

@@ -152,11 +152,10 @@ def update_meta(client: Elasticsearch, index: str, changes: Mapping[str, Any], r
     (repeat or once(client))(update)
 
 
-def lift_block(client: Elasticsearch, index: str) -> None:
+def lift_block(client: Elasticsearch, index: str, repeat: Repeating) -> None:
     """Open ``index`` to writers again, after a run that closed it."""
-    with explain_errors(client):
-        client.indices.put_settings(index=index, settings={"index.blocks.write": None})
-    update_meta(client, index, {BLOCKED_KEY: False})
+    repeat(lambda: client.indices.put_settings(index=index, settings={"index.blocks.write": None}))
+    update_meta(client, index, {BLOCKED_KEY: False}, repeat)
 
 
 def _alike(making: Making, target: Target) -> bool:

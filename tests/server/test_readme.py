@@ -53,6 +53,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         }
 
 
+@pytest.mark.long
 def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str], tmp_path: Path) -> None:
     typed = [command for command in commands() if command not in NOT_RUN]
     assert len(typed) >= 16
@@ -80,7 +81,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str
 def again(said: dict[str, subprocess.CompletedProcess[str]]) -> None:
     """What the section about running again promises."""
     first = json.loads(said["esvector index docs.jsonl --into docs --model all-MiniLM-L6-v2"].stdout)
-    assert first["indexed"] == first["encoded"] > 2000
+    assert first["indexed"] == first["encoded"] > 500
     for more in ("", " --prune"):
         report = json.loads(said[f"esvector index docs.jsonl --into docs{more}"].stdout)
         assert (report["unchanged"], report["encoded"], report["pruned"]) == (first["indexed"], 0, 0)

@@ -12,11 +12,15 @@ from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
 from esvector import Indexer, Searcher
+from esvector.client import connect
 from esvector.errors import IndexNotFoundError, VerificationError
 from esvector.index.reembed import reembed
+from esvector.index.retries import RetryPolicy
 from esvector.index.versions import list_versions, live_index
 from esvector.types import Progress
 from tests.support.encoders import HashEncoder
+from tests.support.proxy import Proxy
+from tests.support.proxy_faults import ApplyThenLose, Inject, ResetPeer
 
 
 class CountingEncoder(HashEncoder):
@@ -104,6 +108,21 @@ def test_what_others_write_meanwhile_is_there_in_the_end(
     assert (found["p5"]["year"], found["p6"]["text"], "p7" in found) == (2026, "about nothing", False)
     hit = Searcher(es, alias, encoder=HashEncoder(96)).search("about nothing", k=1)[0]
     assert hit.id == "p6"
+    es.index(index=first, id="again", document={"text": "not blocked any more"})
+
+
+def test_lost_answers_and_a_server_in_trouble_are_waited_for(
+    es: Elasticsearch, alias: str, tmp_path: Path, server_url: str, first: str
+) -> None:
+    with Proxy(server_url) as proxy, connect(proxy.url, environ={}) as client:
+        proxy.once(f"GET /{first}/_stats", ResetPeer())
+        proxy.once(f"PUT /{first}/_block/write", ApplyThenLose())
+        proxy.once(f"PUT /{first}/_settings", Inject(503))
+        proxy.once(f"PUT /{first}/_mapping", Inject(429))
+        options: dict[str, Any] = {"retry": RetryPolicy(first_wait=0.05), "dead_letters": tmp_path / "dead.jsonl"}
+        report = reembed(Indexer(client, alias, encoder=CountingEncoder(96), rebuild=True, **options))
+        assert not proxy.unmet
+    assert (report.load.indexed, live_index(es, alias)) == (3000, f"{alias}-000002")
     es.index(index=first, id="again", document={"text": "not blocked any more"})
 
 
