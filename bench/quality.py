@@ -41,9 +41,6 @@ class Side:
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", default="sentence-transformers/all-MiniLM-L6-v2", show_default=True)
 @click.option("--reranker", help="Cross-encoder to rank again with, by name or folder [default: none].")
-@click.option(
-    "--learned", multiple=True, metavar="FOLDER", help="Name of one that the re-ranker was trained on: not so ranked."
-)
 @click.option("--modes", default="vector text hybrid", show_default=True, help="Modes of the search to measure.")
 @click.option("--write", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Page for the tables.")
 @click.option("--url", help="Address of Elasticsearch [default: a throw-away local node].")
@@ -54,7 +51,6 @@ def main(
     folders: tuple[Path, ...],
     model: str,
     reranker: str | None,
-    learned: tuple[str, ...],
     modes: str,
     write: Path | None,
     url: str | None,
@@ -70,17 +66,11 @@ def main(
             print(table(folder, [Side("exact", judge(folder, exact_search(folder, encoder, fields)), None)]))
         return
     ways = {mode: {} if mode == "vector" else {"mode": mode} for mode in modes.split()}
-    ranked = (
-        ways
-        if not reranker
-        else ways | {f"{way}, re-ranked": options | {"rerank": reranker} for way, options in ways.items()}
-    )
+    if reranker:
+        ways |= {f"{way}, re-ranked": options | {"rerank": reranker} for way, options in ways.items()}
     with common.server(url) as (client, _):
         about = f"{Path(model).name}, Elasticsearch {describe_server(client)}. " + about_reranking(reranker)
-        measured = {
-            folder: measure(folder, client, encoder, fields, ways if folder.name in learned else ranked)
-            for folder in folders
-        }
+        measured = {folder: measure(folder, client, encoder, fields, ways) for folder in folders}
     page = "\n\n".join([about, *(table(folder, sides) for folder, sides in measured.items())])
     print(page)
     if write:
