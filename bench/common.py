@@ -179,13 +179,13 @@ def say_load(when: str) -> None:
     print(f"{when}: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
 
 
-def in_turn(sides: dict[str, Callable[[], Any]], rounds: int, *, warm: bool = True) -> dict[str, list[Any]]:
+def in_turn(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """What each side returned in each round; they take turns, the other way round in every second one.
 
     A round before that, which does not count, warms the server up.
     """
     found: dict[str, list[Any]] = {name: [] for name in sides}
-    for round_ in range(-warm, rounds):
+    for round_ in range(-1, rounds):
         for name in sorted(sides, key=list(sides).index, reverse=bool(round_ % 2)):
             result = sides[name]()
             if round_ >= 0:

@@ -17,7 +17,7 @@ from esvector.local.node import Node
 from tests.support.threads import one_torch_thread
 
 _MEMORY = Path("/dev/shm")
-_ROOM = 6 * 2**30  # bytes; what is there at once is a tenth of it
+_ROOM = 6 * 2**30  # bytes; far more than the servers and files of two processes
 
 
 def _write_to_memory() -> None:

@@ -306,10 +306,10 @@ def test_a_search_that_runs_out_of_time_is_an_error_or_marked(
 ) -> None:
     """By default a search answers with the hits that it has until then, and 200."""
     source = random.Random(1)
-    # Without a letter that all end in, each has to be read to its end. That takes a second: the clock by which
-    # the server stops a search ticks each 200 ms.
     made = [record | {"noise": "".join(source.choices("abcdefgh", k=1500))} for record in records(2000)]
     load(es, alias, tmp_path, documents=made)
+    # Without a letter that all end in, each has to be read to its end. That takes most of a second: the clock by which
+    # the server stops a search ticks each 200 ms.
     slow = {"bool": {"should": [{"regexp": {"noise": f".*a.*b.*{c}.*[{d}x]"}} for c in "abcdefgh" for d in "abcdefgh"]}}
     searcher = Searcher(es.options(max_retries=0), alias, encoder=HashEncoder(DIMS))
     asked: dict[str, Any] = {"mode": mode, "filter": slow}
