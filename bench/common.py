@@ -176,16 +176,18 @@ def spread(values: Sequence[float]) -> str:
 
 def say_load(when: str) -> None:
     """Print how busy the machine is besides, since that decides what the numbers are worth."""
-    print(f"{when}: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    times = psutil.cpu_times()
+    stolen = getattr(times, "steal", 0.0)
+    print(f"{when}: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {stolen:,.0f} s taken by the host")
 
 
-def in_turn(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+def in_turn(sides: dict[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[Any]]:
     """What each side returned in each round; they take turns, the other way round in every second one.
 
-    A round before that, which does not count, warms the server up.
+    ``warm`` rounds before that, which do not count, warm the server up.
     """
     found: dict[str, list[Any]] = {name: [] for name in sides}
-    for round_ in range(-1, rounds):
+    for round_ in range(-warm, rounds):
         for name in sorted(sides, key=list(sides).index, reverse=bool(round_ % 2)):
             result = sides[name]()
             if round_ >= 0:

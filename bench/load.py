@@ -87,12 +87,20 @@ class Wire:
 @click.option("--replayed", default=60_000, show_default=True, help="Against the replay; 0 leaves it out.")
 @click.option("--dims", default=384, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
+@click.option("--warm", default=1, show_default=True, help="Rounds before them, which do not count.")
 @click.option(
     "--only", multiple=True, metavar="SIDE", help="Compare with this side alone, of those that load as users do."
 )
 @click.option("--apart", is_flag=True, help="The server on one core and every client on another (Linux).")
 def main(
-    url: str | None, documents: int, replayed: int, dims: int, rounds: int, only: tuple[str, ...], apart: bool
+    url: str | None,
+    documents: int,
+    replayed: int,
+    dims: int,
+    rounds: int,
+    warm: int,
+    only: tuple[str, ...],
+    apart: bool,
 ) -> None:
     """Print what each side took and esvector's ratios."""
     say_load("before")
@@ -100,9 +108,9 @@ def main(
         if apart:
             set_apart(process)
         if documents:
-            against_helpers(client, process, corpus(documents, dims), here, rounds, only)
+            against_helpers(client, process, corpus(documents, dims), here, rounds, warm, only)
         if replayed:
-            against_replay(client, process, corpus(replayed, dims), here, rounds)
+            against_replay(client, process, corpus(replayed, dims), here, rounds, warm)
     say_load("after")
 
 
@@ -121,6 +129,7 @@ def against_helpers(
     vectors: Floats,
     here: Path,
     rounds: int,
+    warm: int,
     only: tuple[str, ...],
 ) -> None:
     """Compare with what others do."""
@@ -141,7 +150,7 @@ def against_helpers(
     }
     if unknown := set(only) - sides.keys():
         raise click.UsageError(f"no side is called {', '.join(sorted(unknown))}: {', '.join(sides)}")
-    found = in_turn({name: sides[name] for name in sides if not only or name in {"esvector", *only}}, rounds)
+    found = in_turn({name: sides[name] for name in sides if not only or name in {"esvector", *only}}, rounds, warm)
     print(f"{len(vectors):,} documents, {vectors.shape[1]} dims; seconds, medians of {rounds} rounds")
     print(
         f"{'':22} {'acknowledged':>12} {'searchable':>10} {'merged':>7} {'server CPU':>11} {'CPU merged':>11} segments"
@@ -174,7 +183,7 @@ def faster(theirs: Sequence[Took], ours: Sequence[Took], what: str) -> str:
 
 
 def against_replay(
-    client: Elasticsearch, process: psutil.Process | None, vectors: Floats, here: Path, rounds: int
+    client: Elasticsearch, process: psutil.Process | None, vectors: Floats, here: Path, rounds: int, warm: int
 ) -> None:
     """Compare with posting the same bytes."""
     body = loading_body(final_body(client, vectors[:100], here), "vector")
@@ -196,9 +205,12 @@ def against_replay(
         "esvector": lambda: ours(client, process, vectors, here, "deferred", stop=True),
         "replay": replay,
     }
-    found = in_turn(sides, rounds)
+    found = in_turn(sides, rounds, warm)
     writing = [row.writing for row in found["esvector"]]
     whole = [row.acknowledged for row in found["esvector"]]
+    print("seconds of each round, replay/esvector's writing: " + ", ".join(
+        f"{one:.2f}/{other:.2f}" for one, other in zip(found["replay"], writing, strict=True)
+    ))  # fmt: skip
     print(
         f"replay {spread(found['replay'])} s; esvector writes for {spread(writing)} s, of {spread(whole)} s until then"
     )
