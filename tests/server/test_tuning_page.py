@@ -15,6 +15,7 @@ from esvector import EncoderProfile, Indexer
 from esvector.evaluate.live import look_up
 from tests.support.commands import run_command
 
+pytestmark = pytest.mark.nightly  # minutes of two cores: five of the eight examples measure with a real model
 PAGE = Path(__file__).parents[2] / "docs" / "tuning.md"
 TOPICS = ("graphs", "birds", "cooking", "music", "engines", "rivers")
 
@@ -40,7 +41,6 @@ def papers(es: Elasticsearch, tmp_path_factory: pytest.TempPathFactory) -> Itera
         es.indices.delete(index=index)
 
 
-@pytest.mark.nightly  # minutes of two cores: seven commands, four of them measure
 def test_the_commands_of_the_page(
     es: Elasticsearch, server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -109,7 +109,7 @@ def test_a_slower_one_is_not_chosen(monkeypatch: pytest.MonkeyPatch, encoder: Mo
         quick = backend.forward
 
         def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-            time.sleep(0.2)
+            time.sleep(0.03)
             return quick(ids, mask)
 
         backend.forward = forward  # type: ignore[method-assign]
