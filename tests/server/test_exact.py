@@ -185,7 +185,10 @@ def test_the_best_passage_of_each_document(make: Any, kind: str) -> None:
         corpus.check(query[0], 1)
 
 
-@pytest.mark.parametrize(("kind", "passages"), [("int8_hnsw", False), ("hnsw", False), ("int8_hnsw", True)])
+@pytest.mark.parametrize(
+    ("kind", "passages"),
+    [("int8_hnsw", False), ("int8_hnsw", True), pytest.param("hnsw", False, marks=pytest.mark.nightly)],
+)
 def test_more_than_one_request_can_scan_is_cut_into_buckets(make: Any, kind: str, passages: bool) -> None:
     corpus = make(kind, passages=passages, dims=32)
     count, most = (4000, 5) if passages else (13_000, 1)

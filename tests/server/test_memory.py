@@ -52,6 +52,7 @@ def test_peak_memory_of_ten_times_the_documents_is_the_same(
     assert many < 1.1 * few
 
 
+@pytest.mark.nightly
 def test_documents_do_not_pile_up_behind_one_request_that_is_held_up(
     server_url: str, es: Elasticsearch, alias: str, tmp_path: Path
 ) -> None:

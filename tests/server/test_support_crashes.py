@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +97,6 @@ def test_one_that_stands_still_goes_on(job: Job, es: Elasticsearch, alias: str) 
         running.send(signal.SIGCONT)
         assert running.wait().status == 0
     judge(es, alias, RECORDS, HashEncoder(), report=job.report)
-
-
-def test_killed_at_random_until_it_is_done(job: Job, es: Elasticsearch, alias: str) -> None:
-    disturbed = replace(job, delay=0.001)
-    seconds = replace(disturbed, alias=f"{alias}-calm").done().seconds
-    finished = run_until_done(disturbed, seed=1, seconds=seconds, most_kills=3)
-    assert 1 <= finished.kills == len(finished.attempts) - 1
-    assert all(attempt.killed for attempt in finished.attempts[:-1])
-    judge(es, alias, RECORDS, HashEncoder(), report=disturbed.report)
 
 
 def test_a_job_that_fails_is_no_success(job: Job) -> None:

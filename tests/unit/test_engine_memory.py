@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import models
 
 SCRIPT = """
@@ -34,6 +36,7 @@ print(json.dumps(peaks))
 """
 
 
+@pytest.mark.nightly
 def test_memory_does_not_grow_with_the_passages(tmp_path: Path) -> None:
     folder = models.symmetric(tmp_path / "model")
     command = [sys.executable, "-c", SCRIPT, str(folder), json.dumps(sorted(models.WORDS)[:200])]
