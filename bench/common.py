@@ -176,9 +176,9 @@ def spread(values: Sequence[float]) -> str:
 
 def say_load(when: str) -> None:
     """Print how busy the machine is besides, since that decides what the numbers are worth."""
-    times = psutil.cpu_times()
-    stolen = getattr(times, "steal", 0.0)
-    print(f"{when}: {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, {stolen:,.0f} s taken by the host")
+    stolen = getattr(psutil.cpu_times(), "steal", 0.0)  # Linux only; the difference of two calls is what tells
+    load = f"load average {os.getloadavg()[0]:.1f}"
+    print(f"{when}: {os.cpu_count()} cores, {load}, {stolen:,.0f} CPU s taken by the host since it started")
 
 
 def in_turn(sides: dict[str, Callable[[], Any]], rounds: int, warm: int = 1) -> dict[str, list[Any]]:
