@@ -54,8 +54,11 @@ def query_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[Node]:
-    """A real Elasticsearch for the whole session, started by the first test that needs it and gone with the session."""
-    with ephemeral_node() as node:
+    """A real Elasticsearch for the whole session, started by the first test that needs it and gone with the session.
+
+    Its watch over the disk would lift, every 30 s, the flood-stage blocks that tests set.
+    """
+    with ephemeral_node(settings={"cluster.info.update.interval": "1d"}) as node:
         yield node
 
 
