@@ -8,12 +8,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from elasticsearch import Elasticsearch
 
 from esvector.client import connect
 from esvector.local.ephemeral import ephemeral_node
 from esvector.local.node import Node
+from tests.support.jvm import QUICK
 from tests.support.threads import one_torch_thread
 
 _MEMORY = Path("/dev/shm")
@@ -33,6 +35,9 @@ def _write_to_memory() -> None:
 
 
 _write_to_memory()
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,7 +63,7 @@ def node() -> Iterator[Node]:
 
     Its watch over the disk would lift, every 30 s, the flood-stage blocks that tests set.
     """
-    with ephemeral_node(settings={"cluster.info.update.interval": "1d"}) as node:
+    with ephemeral_node(settings={"cluster.info.update.interval": "1d"}, jvm_options=QUICK) as node:
         yield node
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,19 +25,23 @@ _PORT_ATTEMPTS = 3
 def ephemeral_node(
     *,
     settings: Mapping[str, str] | None = None,
+    jvm_options: Sequence[str] = (),
     heap_mb: int = 512,
     timeout: float = 120,
     downloads: Path | None = None,
 ) -> Iterator[Node]:
     """Yield a healthy, empty node on a port of its own; it and its data go with the block, or with this process.
 
-    ``settings`` are more lines for elasticsearch.yml, ``heap_mb`` the Java heap in MB, ``timeout`` the seconds until it
-    has to be healthy. Elasticsearch and the JDK are those of the usual node (``downloads``). Raises NodeError.
+    ``settings`` are more lines for elasticsearch.yml, ``jvm_options`` more options of its JVM, ``heap_mb`` the heap in
+    MB, ``timeout`` the seconds until it has to be healthy. Elasticsearch and the JDK are those of the usual node
+    (``downloads``). Raises NodeError.
+
+    For tests: with the option ``-XX:TieredStopAtLevel=1`` a start costs half the CPU time, but much data costs more.
 
     They go whatever ends this process, ``kill -9`` included; if it was forked without exec, with its last copy.
     """
     with guarded_home() as home:
-        yield _started(home, settings or {}, heap_mb, timeout, downloads or default_downloads())
+        yield _started(home, settings or {}, jvm_options, heap_mb, timeout, downloads or default_downloads())
 
 
 @contextmanager
@@ -62,9 +66,18 @@ def guarded_home() -> Iterator[Path]:
         guard.communicate(timeout=60)
 
 
-def _started(home: Path, settings: Mapping[str, str], heap_mb: int, timeout: float, downloads: Path) -> Node:
+def _started(
+    home: Path,
+    settings: Mapping[str, str],
+    jvm_options: Sequence[str],
+    heap_mb: int,
+    timeout: float,
+    downloads: Path,
+) -> Node:
     for _ in range(_PORT_ATTEMPTS):
-        node = Node(home, port=free_port(), heap_mb=heap_mb, settings=settings, downloads=downloads)
+        node = Node(
+            home, port=free_port(), heap_mb=heap_mb, settings=settings, jvm_options=jvm_options, downloads=downloads
+        )
         try:
             node.start(timeout=timeout)
         except PortTakenError:

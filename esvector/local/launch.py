@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ LEAST_FREE_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Everything that a start needs. ``heap_mb`` in MB."""
+    """Everything that a start needs. ``heap_mb`` in MB, ``jvm_options`` besides those that every node gets."""
 
     layout: Layout
     account: Account
@@ -33,6 +33,7 @@ class Launch:
     port: int
     heap_mb: int
     settings: Mapping[str, str]
+    jvm_options: Sequence[str] = ()
 
 
 def launch(this: Launch) -> State:
@@ -40,7 +41,7 @@ def launch(this: Launch) -> State:
     layout = this.layout
     try:
         _prepare_folders(layout, this.account)
-        write_config(layout, this.distribution, this.port, this.heap_mb, this.settings)
+        write_config(layout, this.distribution, this.port, this.heap_mb, this.settings, this.jvm_options)
         output = layout.startup_log.open("wb")
     except OSError as error:
         raise NodeError(
@@ -64,6 +65,8 @@ def _environ(layout: Layout, java_home: Path) -> dict[str, str]:
         "ES_JAVA_HOME": str(java_home),
         "ES_PATH_CONF": str(layout.config),
         "ES_TMPDIR": str(layout.temporary),
+        # Of the launcher, which is gone before code that is compiled at length would pay.
+        "CLI_JAVA_OPTS": "-XX:TieredStopAtLevel=1",
     }
 
 

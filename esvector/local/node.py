@@ -6,7 +6,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,10 +39,10 @@ class Node:
 
     ``home`` is where it keeps everything (default: a folder of this user). ``port`` None means the port it used last if
     that is free, else 9200, else a free one. ``heap_mb`` is the Java heap in MB (default: by the machine's memory).
-    ``settings`` are more lines for elasticsearch.yml. ``downloads`` is where Elasticsearch and, if need be, a JDK are
-    fetched to (default: below ``home`` if that is given, else a cache folder of this user). ``say`` receives
-    one-line messages for a person (default: the log). ``environ`` gives ES_JAVA_HOME, JAVA_HOME and PATH (default: the
-    environment of this process).
+    ``settings`` are more lines for elasticsearch.yml, ``jvm_options`` more options of its JVM. ``downloads`` is where
+    Elasticsearch and, if need be, a JDK are fetched to (default: below ``home`` if that is given, else a cache folder
+    of this user). ``say`` receives one-line messages for a person (default: the log). ``environ`` gives ES_JAVA_HOME,
+    JAVA_HOME and PATH (default: the environment of this process).
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Node:
         port: int | None = None,
         heap_mb: int | None = None,
         settings: Mapping[str, str] | None = None,
+        jvm_options: Sequence[str] = (),
         downloads: Path | None = None,
         say: Callable[[str], None] | None = None,
         environ: Mapping[str, str] | None = None,
@@ -63,6 +64,7 @@ class Node:
         self._port = port
         self._heap_mb = heap_mb
         self._settings = check_settings(settings or {})
+        self._jvm_options = tuple(jvm_options)
         self._say = say or _log.info
         self._environ = environ
         self._started_pid: int | None = None
@@ -126,6 +128,7 @@ class Node:
                     port=choose_port(self._port, last.port if last else None),
                     heap_mb=self._heap_mb or default_heap_mb(*machine_memory_mb()),
                     settings=self._settings,
+                    jvm_options=self._jvm_options,
                 )
             )
             write_state(self._layout, started)

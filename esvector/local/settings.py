@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from esvector.errors import ConfigError
@@ -64,8 +64,8 @@ def elasticsearch_yml(layout: Layout, port: int, settings: Mapping[str, str]) ->
     return f"# Written by esvector at every start of the node; changes made here are lost.\n{body}"
 
 
-def jvm_options(layout: Layout, heap_mb: int) -> str:
-    """Return the JVM options of this node, one a line."""
+def jvm_options(layout: Layout, heap_mb: int, more: Sequence[str] = ()) -> str:
+    """Return the JVM options of this node, one a line; ``more`` are its last."""
     return "\n".join(
         (
             f"-Xms{heap_mb}m",
@@ -77,12 +77,20 @@ def jvm_options(layout: Layout, heap_mb: int) -> str:
             "-Xlog:disable",
             "-Xlog:all=warning:stderr:utctime,level,tags",
             "-XX:-HeapDumpOnOutOfMemoryError",
+            *more,
             "",
         )
     )
 
 
-def write_config(layout: Layout, distribution: Path, port: int, heap_mb: int, settings: Mapping[str, str]) -> None:
+def write_config(
+    layout: Layout,
+    distribution: Path,
+    port: int,
+    heap_mb: int,
+    settings: Mapping[str, str],
+    more_options: Sequence[str] = (),
+) -> None:
     """Write the configuration folder of the node; ``distribution`` gives what esvector has no opinion on."""
     layout.config.mkdir(parents=True, exist_ok=True)
     for name in ("jvm.options", "log4j2.properties"):
@@ -93,7 +101,7 @@ def write_config(layout: Layout, distribution: Path, port: int, heap_mb: int, se
     options.mkdir(exist_ok=True)
     options.chmod(0o755)
     for path, text in (
-        (options / "esvector.options", jvm_options(layout, heap_mb)),
+        (options / "esvector.options", jvm_options(layout, heap_mb, more_options)),
         (layout.config / "elasticsearch.yml", elasticsearch_yml(layout, port, settings)),
     ):
         path.write_text(text)

@@ -24,6 +24,7 @@ from esvector.index.retries import RetryPolicy
 from esvector.index.segments import look_at_shards
 from esvector.index.versions import create_version, loading_alias
 from esvector.local.ephemeral import ephemeral_node
+from tests.support.jvm import QUICK
 from tests.support.proxy import Proxy
 from tests.support.proxy_faults import ApplyThenLose, Inject, ResetPeer
 
@@ -278,7 +279,7 @@ def test_a_shard_that_does_not_start_is_waited_for_as_long_as_the_policy_says(es
 @pytest.mark.nightly  # a minute: the server is started again
 def test_a_restart_of_the_server_costs_a_merge_and_no_document() -> None:
     body = body_of(INT8, dims=384)
-    with ephemeral_node() as node, connect(node.url, environ={}) as client:
+    with ephemeral_node(jvm_options=QUICK) as node, connect(node.url, environ={}) as client:
         index = created(client, "restarted", body, clustered(6000, 384), refreshed_every=3000)
         restarts: list[threading.Thread] = []
 

@@ -26,6 +26,7 @@ from esvector.local.ephemeral import guarded_home
 from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port, is_free
 from esvector.local.state import read_state
+from tests.support.jvm import QUICK
 
 START_SECONDS = 150  # on a busy machine; alone it takes 15 to 20
 START = """
@@ -38,7 +39,8 @@ print(json.dumps([status.pid, status.state, status.started_here]))
 OWNER = """
 import sys
 from esvector.local.ephemeral import ephemeral_node
-with ephemeral_node(timeout=float(sys.argv[1]), settings={"node.attr.owner": "test"}) as node:
+options = {"settings": {"node.attr.owner": "test"}, "jvm_options": sys.argv[2:]}
+with ephemeral_node(timeout=float(sys.argv[1]), **options) as node:
     print(node.home, node.url, flush=True)
     sys.stdin.read()
 """
@@ -87,7 +89,7 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def node(home: Path, said: list[str]) -> Node:
-    return Node(home, heap_mb=512, downloads=default_downloads(), say=said.append)
+    return Node(home, heap_mb=512, jvm_options=QUICK, downloads=default_downloads(), say=said.append)
 
 
 @pytest.fixture(scope="module")
@@ -232,15 +234,19 @@ def test_reset_deletes_the_data(home: Path, node: Node) -> None:
 
 def test_an_ephemeral_node_is_gone_after_its_owner_was_killed() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(START_SECONDS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER, str(START_SECONDS), *QUICK],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as owner:
         assert owner.stdout is not None
         home_text, url = owner.stdout.readline().split()
         pid = Node(Path(home_text)).status().pid
-        attributes = call(url, "/_nodes/_local")["nodes"].popitem()[1]["attributes"]
+        facts = call(url, "/_nodes/_local")["nodes"].popitem()[1]
         owner.kill()
     assert pid is not None
-    assert attributes["owner"] == "test"
+    assert facts["attributes"]["owner"] == "test"
+    assert set(QUICK) <= set(facts["jvm"]["input_arguments"])
     until(lambda: is_free(int(url.rsplit(":", 1)[1])), 30, "the port is still open")
     until(lambda: gone(pid), 30, "the server still runs")
     until(lambda: not Path(home_text).exists(), 30, "the folder is still there")

@@ -18,6 +18,7 @@ from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port
 from tests.server.test_loading_page import COMMANDS, MENDED, PAPERS, ROLES
 from tests.support.commands import as_lines, lines_of, run_command, until
+from tests.support.jvm import QUICK
 
 PASSWORD = "a-password"
 LOOKER = "looker"  # may see that there is a cluster
@@ -37,7 +38,9 @@ def secured() -> Iterator[str]:
         (config / "users").write_text("".join(f"{name}:{_hashed(PASSWORD)}\n" for name in USERS))
         (config / "users_roles").write_text("".join(f"{name}:{name}\n" for name in USERS))
         settings = {"xpack.security.enabled": "true"}
-        node = Node(home, port=free_port(), heap_mb=512, settings=settings, downloads=default_downloads())
+        node = Node(
+            home, port=free_port(), heap_mb=512, settings=settings, jvm_options=QUICK, downloads=default_downloads()
+        )
         node.start(wait=False)
         assert node.url is not None
         with Elasticsearch(node.url, basic_auth=(LOOKER, PASSWORD)) as client:

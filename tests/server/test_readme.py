@@ -62,7 +62,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(environment: dict[str, str
     for command in typed:
         plain = command.replace("pip install uv && uv run ", "")
         done = subprocess.run(
-            plain, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False
+            plain, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         assert done.returncode == 0, f"{plain}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

@@ -31,6 +31,7 @@ from esvector.local.launch import Launch, launch
 from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port, wait_until_free
 from esvector.local.process import our_pids
+from tests.support.jvm import QUICK
 
 __all__ = ["Cluster", "RealNode", "Server", "real_node", "three_nodes"]
 
@@ -116,6 +117,7 @@ class RealNode(Server):
                 port=self.port,
                 heap_mb=self._heap_mb,
                 settings=self._settings,
+                jvm_options=QUICK,
             )
         )
 

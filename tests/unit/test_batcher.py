@@ -101,7 +101,7 @@ def numbered(*counts: int) -> list[str]:
 # Order, budget, sums
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=40), budget=st.integers(1, 200))
 def test_vectors_come_back_in_input_order_whatever_the_mix(counts: list[int], budget: int) -> None:
     tower, texts = WordTower(), numbered(*counts)

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -75,7 +75,6 @@ def test_full_diversity_begins_with_the_best_and_then_goes_far_away() -> None:
     assert diversify(np.array([0.9, 0.95, 0.2, 0.1], np.float32), vectors, 4, 1, "cosine") == [1, 3, 2, 0]
 
 
-@settings(deadline=None)
 @given(factor=st.sampled_from([1e-3, 0.5, 7.0, 1e4]), seed=st.integers(0, 50), diversity=st.floats(0.05, 0.95))
 def test_the_scale_of_a_dot_product_is_of_no_matter(factor: float, seed: int, diversity: float) -> None:
     draw = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from elasticsearch import Elasticsearch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esvector import EncoderProfile, PassageOptions, Passport
@@ -29,7 +29,6 @@ def test_clusters_by_hand() -> None:
     assert clusters([]) == []
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)).filter(lambda p: p[0] != p[1]), max_size=60))
 def test_clusters_are_connected_components(edges: list[tuple[int, int]]) -> None:
     near: dict[str, set[str]] = defaultdict(set)

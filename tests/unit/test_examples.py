@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -27,7 +27,6 @@ def test_one_example_is_the_query_itself() -> None:
     assert example_vector(3 * wanted, NONE, "dot") == pytest.approx(3 * wanted[0], abs=1e-6)
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 5), m=st.integers(0, 5), seed=st.integers(0, 1000))
 def test_it_is_the_mean_less_half_the_mean_of_the_unwanted(n: int, m: int, seed: int) -> None:
     wanted, unwanted = units(n, seed), units(m, seed + 1)
@@ -39,7 +38,6 @@ def test_it_is_the_mean_less_half_the_mean_of_the_unwanted(n: int, m: int, seed:
     assert example_vector(wanted, unwanted, "dot") == pytest.approx(expected, abs=1e-6)
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 4), m=st.integers(1, 4), seed=st.integers(0, 1000), factor=st.floats(0.01, 100))
 def test_of_a_cosine_the_length_of_an_example_is_of_no_matter(n: int, m: int, seed: int, factor: float) -> None:
     wanted, unwanted = units(n, seed), units(m, seed + 1)
@@ -49,7 +47,6 @@ def test_of_a_cosine_the_length_of_an_example_is_of_no_matter(n: int, m: int, se
     assert example_vector(longer, unwanted * factor, "cosine") == pytest.approx(expected, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), likeness=st.floats(-1, 1))
 def test_the_wanted_one_stays_nearer_than_the_unwanted_one(seed: int, likeness: float) -> None:
     """However alike the two are; and the unwanted one is farther than it was."""

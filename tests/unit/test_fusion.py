@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from esvector.errors import ConfigError
@@ -127,7 +127,6 @@ def test_nothing_found(fuse: object) -> None:
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
-@settings(deadline=None)
 @given(found=rankings())
 def test_the_order_of_the_rankings_is_of_no_matter(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -135,7 +134,6 @@ def test_the_order_of_the_rankings_is_of_no_matter(fuse: object, found: Rankings
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
-@settings(deadline=None)
 @given(found=rankings(("vector",)))
 def test_one_ranking_keeps_its_order(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -145,7 +143,6 @@ def test_one_ranking_keeps_its_order(fuse: object, found: Rankings) -> None:
 
 
 @pytest.mark.parametrize("fuse", FUSIONS)
-@settings(deadline=None)
 @given(found=rankings())
 def test_every_document_comes_once_with_all_its_legs(fuse: object, found: Rankings) -> None:
     assert callable(fuse)
@@ -160,7 +157,6 @@ def test_every_document_comes_once_with_all_its_legs(fuse: object, found: Rankin
     assert [hit.score for hit in fused] == sorted((hit.score for hit in fused), reverse=True)
 
 
-@settings(deadline=None)
 @given(found=rankings(), data=st.data())
 def test_a_better_rank_never_lowers_a_document(found: Rankings, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(found)))
@@ -174,7 +170,6 @@ def test_a_better_rank_never_lowers_a_document(found: Rankings, data: st.DataObj
     assert after.index(risen) <= before.index(risen)
 
 
-@settings(deadline=None)
 @given(found=rankings(), data=st.data())
 def test_a_higher_score_never_lowers_a_document(found: Rankings, data: st.DataObject) -> None:
     """Short of the best score, which the scale hangs on."""
@@ -190,7 +185,6 @@ def test_a_higher_score_never_lowers_a_document(found: Rankings, data: st.DataOb
     assert after.index(risen.id) <= before.index(risen.id)
 
 
-@settings(deadline=None)
 @given(found=rankings())
 def test_normalized_scores_are_between_0_and_the_sum_of_weights(found: Rankings) -> None:
     weights = dict.fromkeys(found, 0.5)

@@ -195,7 +195,7 @@ def check_any(splitter: PassageSplitter, text: str, title: str | None, limit: in
     assert window.texts[-1] == "After."
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(text=LONG_TEXT.filter(str.strip), title=st.none() | ANYTHING, tokens=st.integers(24, 80))
 @example(text="".join(UNUSUAL) * 40, title="".join(UNUSUAL), tokens=32)
 @example(text="x" * 5000, title=None, tokens=24)

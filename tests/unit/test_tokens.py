@@ -55,7 +55,7 @@ def test_ids_are_those_of_the_wrapper(length: int | None, wrapper: Any, rust: To
     assert not tokens.refused
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=5))
 def test_ids_are_those_of_the_wrapper_for_any_text(texts: list[str], wrapper: Any, rust: Tokenizer) -> None:
     tokens = TextTokenizer(rust, LENGTH)(texts)
@@ -175,7 +175,7 @@ def test_batches_of_nothing(lengths: list[int]) -> None:
     assert [list(batch) for batch in batches] == ([[0, 1]] if lengths else [])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lengths=st.lists(st.integers(0, 600), max_size=60), budget=st.integers(1, 2000))
 def test_no_mix_of_lengths_loses_a_row(lengths: list[int], budget: int) -> None:
     array = np.array(lengths, np.int64)
