@@ -174,6 +174,11 @@ def spread(values: Sequence[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
+def stolen_seconds(core: int) -> float:
+    """CPU seconds that the host took from ``core`` since it started; 0 where the system does not say."""
+    return float(getattr(psutil.cpu_times(percpu=True)[core], "steal", 0.0))
+
+
 def say_load(when: str) -> None:
     """Print how busy the machine is besides, since that decides what the numbers are worth."""
     stolen = getattr(psutil.cpu_times(), "steal", 0.0)  # Linux only; the difference of two calls is what tells

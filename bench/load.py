@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from common import (
     say_load,
     server,
     spread,
+    stolen_seconds,
     url_of,
 )
 from elasticsearch import Elasticsearch, helpers
@@ -55,6 +56,7 @@ ALIAS = "bench-load"
 PEER = "bench-peer"
 SENDERS = 4
 CALL = 100
+SERVER_CORE = 0
 IN_PARALLEL = {"settings": {"index": {"merge.intra_merge_parallelism_enabled": True}}}
 
 
@@ -69,6 +71,7 @@ class Took:
     cpu_merged: float
     segments: int
     writing: float = 0.0  # from the first bulk request to the last answer
+    stolen: float = 0.0  # of that, what the host took from the server's core
 
 
 @dataclass
@@ -78,7 +81,7 @@ class Wire:
     bodies: list[bytes] | None = None
     began: float = 0.0
     ended: float = 0.0
-    seen: int = field(default=0)
+    stolen: float = 0.0
 
 
 @click.command()
@@ -110,7 +113,7 @@ def main(
         if documents:
             against_helpers(client, process, corpus(documents, dims), here, rounds, warm, only)
         if replayed:
-            against_replay(client, process, corpus(replayed, dims), here, rounds, warm)
+            against_replay(client, process, corpus(replayed, dims), here, rounds, warm, apart=apart)
     say_load("after")
 
 
@@ -118,7 +121,7 @@ def set_apart(process: psutil.Process | None) -> None:
     """Give the server and this process a core each, as if they were two machines."""
     if process is None:
         raise click.UsageError("--apart needs a server of its own: leave --url out")
-    for core, one in enumerate((process, psutil.Process())):
+    for core, one in enumerate((process, psutil.Process())):  # the server's is SERVER_CORE
         for thread in one.threads():  # those that they start later inherit it
             os.sched_setaffinity(thread.id, {core})
 
@@ -183,7 +186,14 @@ def faster(theirs: Sequence[Took], ours: Sequence[Took], what: str) -> str:
 
 
 def against_replay(
-    client: Elasticsearch, process: psutil.Process | None, vectors: Floats, here: Path, rounds: int, warm: int
+    client: Elasticsearch,
+    process: psutil.Process | None,
+    vectors: Floats,
+    here: Path,
+    rounds: int,
+    warm: int,
+    *,
+    apart: bool,
 ) -> None:
     """Compare with posting the same bytes."""
     body = loading_body(final_body(client, vectors[:100], here), "vector")
@@ -193,13 +203,13 @@ def against_replay(
         f"{len(vectors):,} documents, {len(bodies)} requests of {sum(map(len, bodies)) / len(bodies) / 2**20:.1f} MiB"
     )
 
-    def replay() -> float:
+    def replay() -> tuple[float, float]:
         create(client, body)
-        started = time.perf_counter()
+        started, before = time.perf_counter(), stolen_seconds(SERVER_CORE)
         post_all(url_of(client), PEER, bodies, SENDERS)
-        seconds = time.perf_counter() - started
+        took = time.perf_counter() - started, stolen_seconds(SERVER_CORE) - before
         client.indices.delete(index=f"{PEER}-000001")
-        return seconds
+        return took
 
     sides: dict[str, Callable[[], Any]] = {
         "esvector": lambda: ours(client, process, vectors, here, "deferred", stop=True),
@@ -208,14 +218,21 @@ def against_replay(
     found = in_turn(sides, rounds, warm)
     writing = [row.writing for row in found["esvector"]]
     whole = [row.acknowledged for row in found["esvector"]]
+    replayed = [seconds for seconds, _ in found["replay"]]
     print("seconds of each round, replay/esvector's writing: " + ", ".join(
-        f"{one:.2f}/{other:.2f}" for one, other in zip(found["replay"], writing, strict=True)
+        f"{one:.2f}/{other:.2f}" for one, other in zip(replayed, writing, strict=True)
     ))  # fmt: skip
-    print(
-        f"replay {spread(found['replay'])} s; esvector writes for {spread(writing)} s, of {spread(whole)} s until then"
-    )
-    print(f"esvector's writing reaches {ratio(found['replay'], writing)} of the replay's rate")
-    print(f"esvector's whole load reaches {ratio(found['replay'], whole)} of the replay's rate")
+    print(f"replay {spread(replayed)} s; esvector writes for {spread(writing)} s, of {spread(whole)} s until then")
+    print(f"esvector's writing reaches {ratio(replayed, writing)} of the replay's rate")
+    print(f"esvector's whole load reaches {ratio(replayed, whole)} of the replay's rate")
+    if apart:  # a host that lends fewer cores than it shows takes more of the server's while the client computes
+        stolen = [taken for _, taken in found["replay"]], [row.stolen for row in found["esvector"]]
+        print(f"of these, the host took {spread(stolen[0])} and {spread(stolen[1])} s from the server's core")
+        had = (
+            [seconds - taken for seconds, taken in zip(times, lost, strict=True)]
+            for times, lost in zip((replayed, writing), stolen, strict=True)
+        )
+        print(f"for the seconds that the server had, esvector's writing reaches {ratio(*had)} of the replay's rate")
 
 
 class Loaded(Exception):
@@ -249,7 +266,7 @@ def ours(
             check(run.run(records(len(vectors)), watch), indexed=len(vectors))
         except Loaded:
             forget(client, ALIAS)
-            return Took(times["verifying"], 0, 0, 0, 0, 0, seen.ended - seen.began)
+            return Took(times["verifying"], 0, 0, 0, 0, 0, seen.ended - seen.began, seen.stolen)
     searchable, cpu = time.perf_counter() - started, cpu_seconds(process) - before
     merge(client, f"{ALIAS}-000001")
     merged, cpu_merged = time.perf_counter() - started, cpu_seconds(process) - before
@@ -352,15 +369,18 @@ def watched(client: Elasticsearch, wire: Wire) -> Iterator[Wire]:
     """Note in ``wire`` what goes over the client's transport, which the clients derived from it share."""
     transport = client.transport
     perform = transport.perform_request
+    before = 0.0
 
     def noted(method: str, target: str, **what: Any) -> Any:  # noqa: ANN401
         if "/_bulk" not in target:
             return perform(method, target, **what)
-        wire.began = wire.began or time.perf_counter()
+        nonlocal before
+        if not wire.began:
+            wire.began, before = time.perf_counter(), stolen_seconds(SERVER_CORE)
         if wire.bodies is not None:
             wire.bodies.append(what["body"])
         answer = perform(method, target, **what)
-        wire.ended = time.perf_counter()
+        wire.ended, wire.stolen = time.perf_counter(), stolen_seconds(SERVER_CORE) - before
         return answer
 
     transport.perform_request = noted  # type: ignore[method-assign]
