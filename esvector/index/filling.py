@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 class Filling:
-    """Compares, tokenizes, encodes and writes windows, each in threads of its own.
+    """Compares, tokenizes, encodes, packs and writes windows, each in threads of its own.
 
     Args:
         load: whose windows they are.
@@ -51,7 +51,8 @@ class Filling:
             Stage("compare", lambda windows: _compared(first, windows, compare)),
             Stage("tokenize", lambda windows: load.tokenize(windows, engines[0])),
             Stage("encode", lambda windows: load.encode(windows, left.pop()), workers=len(engines)),
-            Stage("write", lambda encoded: load.write(encoded, writer), workers=senders),
+            Stage("pack", lambda encoded: load.pack(encoded, writer)),
+            Stage("write", lambda packed: load.write(packed, writer), workers=senders),
         ]
         self._pipeline = Pipeline(windows, stages, stopping=load.stopping)
 

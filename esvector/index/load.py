@@ -18,10 +18,11 @@ from esvector.encode.engine import DocumentEngine
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import Inputs
 from esvector.errors import HopelessInputError, SourceChangedError
-from esvector.index.bulk import BulkWriter
+from esvector.index.bulk import BulkWriter, WriteResult
 from esvector.index.checkpoint import Checkpoint
 from esvector.index.content import PLACE_BITS, content_hash, stamped
 from esvector.index.deadletters import DeadLetterFile
+from esvector.index.delivery import Delivery
 from esvector.index.documents import prepare
 from esvector.index.passages import PassageSplitter
 from esvector.index.pipeline import Stopped
@@ -37,6 +38,7 @@ HOPELESS = 1000
 REPEATED_IDS_SHOWN = 10
 
 Encoded = tuple[Window, NDArray[np.float32]]
+Packed = tuple[Window, Delivery | None]  # None of a window without documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +181,22 @@ class Load:
                 vectors[fresh] = encoded.vectors
             yield window, self._without_refused(window, vectors, {fresh[row]: why for row, why in refused.items()})
 
-    def write(self, encoded: Iterator[Encoded], writer: BulkWriter) -> Iterator[None]:
-        """Write each window and account for each of its documents."""
+    def pack(self, encoded: Iterator[Encoded], writer: BulkWriter) -> Iterator[Packed]:
+        """Make the lines of the requests of each window."""
         for window, vectors in encoded:
-            if window.documents:
-                self._write(window, vectors, writer)
+            if not window.documents:
+                yield window, None
+                continue
+            versions = [self._generation << PLACE_BITS | place for place in window.places]
+            ids = [document.id for document in window.documents]
+            elements = to_elements(vectors, self._options.element_type)
+            yield window, writer.pack(ids, versions, window.sources, elements, window.passages)
+
+    def write(self, packed: Iterator[Packed], writer: BulkWriter) -> Iterator[None]:
+        """Write each window and account for each of its documents."""
+        for window, delivery in packed:
+            if delivery is not None:
+                self._count(window, writer.deliver(delivery))
             self.ledger.settle(window)
             yield None
 
@@ -332,11 +345,8 @@ class Load:
             return list(range(len(window.documents)))
         return [row for row, document in enumerate(window.documents) if document.vector is None]
 
-    def _write(self, window: Window, vectors: NDArray[np.float32], writer: BulkWriter) -> None:
-        versions = [self._generation << PLACE_BITS | place for place in window.places]
+    def _count(self, window: Window, result: WriteResult) -> None:
         ids = [document.id for document in window.documents]
-        elements = to_elements(vectors, self._options.element_type)
-        result = writer.write(ids, versions, window.sources, elements, window.passages)
         refused = dict(result.refused)
         for row, reason in sorted(refused.items()):
             self._bury(window, row, reason)
