@@ -15,8 +15,6 @@ from elasticsearch import Elasticsearch
 from esvector.client import connect
 from esvector.local.ephemeral import ephemeral_node
 from esvector.local.node import Node
-from tests.support.jvm import QUICK
-from tests.support.threads import one_torch_thread
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 6 * 2**30  # bytes; far more than the servers and files of two processes
@@ -35,6 +33,9 @@ def _write_to_memory() -> None:
 
 
 _write_to_memory()
+# Torch on one thread, in the processes that tests start, too: each worker of the suite has a core, and the threads of a
+# tiny model wait for each other for longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long an example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -63,7 +64,7 @@ def node() -> Iterator[Node]:
 
     Its watch over the disk would lift, every 30 s, the flood-stage blocks that tests set.
     """
-    with ephemeral_node(settings={"cluster.info.update.interval": "1d"}, jvm_options=QUICK) as node:
+    with ephemeral_node(settings={"cluster.info.update.interval": "1d"}) as node:
         yield node
 
 
@@ -86,10 +87,3 @@ def alias(es: Elasticsearch, request: pytest.FixtureRequest) -> Iterator[str]:
     yield name
     for index in es.indices.get(index=f"{name}*", expand_wildcards="all"):
         es.indices.delete(index=index)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, for the files that ask for it."""
-    with one_torch_thread():
-        yield

@@ -144,7 +144,7 @@ def test_a_reembedding_killed_between_every_two_of_its_steps(job: Job, es: Elast
 
 
 def test_what_is_encoded_again_is_what_was_in_flight(job: Job, es: Elasticsearch, alias: str) -> None:
-    records = papers(8192)
+    records = papers(16_384)
     write_source(job.source, records)
     one = replace(job, options={**OPTIONS, "senders": 1})
     assert one.run("after:bulk:12").killed

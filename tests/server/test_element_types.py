@@ -25,8 +25,6 @@ from esvector.passport import Passport
 from esvector.vectors import ElementType
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = models.words(80, seed=51)
 RECORDS = [{"id": f"d{i}", "text": text, "year": 1990 + i % 30} for i, text in enumerate(TEXTS)]
 QUERIES = ["which river runs through the old town", "apple", *models.words(8, seed=52)]

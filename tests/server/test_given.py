@@ -25,8 +25,6 @@ from esvector.types import IndexReport
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Vectors = NDArray[np.float32]
 Records = list[dict[str, Any]]
 Index = Callable[..., IndexReport]

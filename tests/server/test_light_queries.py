@@ -33,8 +33,6 @@ from esvector.errors import EncoderError
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Vectors = NDArray[np.float32]
 TEXTS = models.words(30, seed=21)
 RECORDS = [{"id": f"d{i}", "text": text} for i, text in enumerate(TEXTS)]

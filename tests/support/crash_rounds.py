@@ -76,8 +76,11 @@ def revised(records: Records) -> Records:
 
 
 def in_flight(senders: int, window: int = _WINDOW) -> int:
-    """Documents that may be encoded and not acknowledged: one window at the encoder, two that wait, one a sender."""
-    return (1 + 2 + senders) * window
+    """Documents that may be encoded and not acknowledged.
+
+    One window at the encoder, one that is packed, two that wait before and two after that, and one a sender.
+    """
+    return (1 + 1 + 2 + 2 + senders) * window
 
 
 def write_source(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:

@@ -26,8 +26,6 @@ from esvector.types import Document
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DIMS = 8
 TEXTS = models.words(24, seed=7)
 

@@ -22,8 +22,6 @@ from esvector.encode.tower import ModelTower
 from esvector.errors import ConfigError, EncoderError
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = models.words(450, 11)
 
 

@@ -19,8 +19,6 @@ from esvector.encode.profile import EncoderProfile
 from esvector.errors import EncoderError, EncoderMismatchError
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 LONG = "Vector search finds what is near. " * 80
 TEXTS = ["A short text.", LONG, "Ünïcödé 🚀", "two words", "[SEP] is a token, [CLS] too", "a\x00b"]

@@ -18,8 +18,6 @@ from esvector.encode.tower import unit_length
 from esvector.errors import ConfigError
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MINILM = EncoderProfile("sentence-transformers/all-MiniLM-L6-v2")
 
 

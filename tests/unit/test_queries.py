@@ -27,8 +27,6 @@ from esvector.errors import EncoderError, EncoderMismatchError
 from tests.support import models
 from tests.support.encoders import HashEncoder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Vectors = NDArray[np.float32]
 TEXTS = ["which river runs through the old town", "apple", " ".join(models.words(4, seed=9))]
 BUILD: dict[str, Callable[[Path], Path]] = {

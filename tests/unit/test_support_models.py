@@ -15,8 +15,6 @@ from transformers import AutoTokenizer, DPRContextEncoder, DPRQuestionEncoder
 
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TEXTS = [*models.words(8, seed=1), "Zürich, 1997: wholly un-known wordings?"]
 DUAL_VOCABULARIES = {"query": len(models.vocabulary(1)), "document": len(models.vocabulary())}
 

@@ -16,8 +16,6 @@ from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import ModelTower
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def document_tower(folder: Path, **asked: Any) -> tuple[ModelTower, TorchBackend]:
     tower = load_encoder(EncoderProfile(str(folder), **asked), device="cpu").towers["document"].tower

@@ -10,16 +10,14 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from tests.server.encoders.cases import CASES, Indexed
-from tests.support.threads import one_torch_thread
 
 
 @pytest.fixture(scope="package")
 def indexed(es: Elasticsearch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Indexed]:
     root = tmp_path_factory.mktemp("encoders")
     indexed = Indexed(es, root, root / "queries")
-    with one_torch_thread():
-        for name in CASES:
-            indexed.index(name)
+    for name in CASES:
+        indexed.index(name)
     yield indexed
     for index in es.indices.get(index="encoders-*"):
         es.indices.delete(index=index)

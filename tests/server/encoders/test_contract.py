@@ -17,9 +17,6 @@ from esvector.encode.probes import PROBES
 from esvector.encode.profile import EncoderProfile
 from tests.server.encoders.cases import CASES, DOCUMENTS, QUERIES, RECORDS, Indexed, assert_ranking, reference
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 SEARCH = """
 import json, sys
 from esvector import Searcher

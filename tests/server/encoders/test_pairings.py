@@ -15,8 +15,6 @@ from esvector.errors import EncoderMismatchError
 from tests.server.encoders.cases import CASES, Indexed, Own, edit, search_with
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def assert_refused(indexed: Indexed, name: str, encoder: Any, *facts: str) -> None:
     """Refused for these facts and no others, with what both sides have of each."""

@@ -17,8 +17,6 @@ from esvector.encode.tower import ModelTower
 from esvector.errors import EncoderMismatchError
 from tests.server.encoders.cases import Indexed, Own, Vectors, assert_ranking, pairs, search_with
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def forgets_the_prompt(encoder: ModelEncoder) -> Own:
     bare = load_encoder(replace(encoder.profile, query_prompt=""), device="cpu")

@@ -16,8 +16,6 @@ from esvector.errors import ConfigError, EncoderMismatchError
 from tests.server.encoders.cases import CASES, DOCUMENTS, QUERIES, RECORDS, Indexed, assert_ranking, brute_force, pairs
 from tests.support import models
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_a_model_whose_folder_changed_is_refused_with_both_hashes(
     es: Elasticsearch, alias: str, tmp_path: Path, query_cache: Path

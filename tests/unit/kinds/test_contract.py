@@ -28,9 +28,6 @@ from tests.unit.kinds.cases import (
     theirs,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # The contract
 
 

@@ -16,8 +16,6 @@ from esvector.errors import ConfigError, EncoderMismatchError
 from tests.support import models
 from tests.unit.kinds.cases import CASES, SIDES, TEXTS, TWO_TOWERS, Built, edit, embed
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_ids_are_those_of_a_copy_elsewhere_and_of_the_same_model_loaded_again(

@@ -20,8 +20,6 @@ from esvector.errors import ConfigError, EncoderError
 from tests.support import models
 from tests.unit.kinds.cases import CASES, SIDES, TEXTS, Built, assert_same, cosines, edit, embed, reference, theirs
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("name", CASES)
 def test_long_texts_are_cut_where_sentence_transformers_cuts_and_counted(name: str, built: Built) -> None:

@@ -16,9 +16,6 @@ from esvector.errors import ConfigError
 from tests.support import models
 from tests.unit.kinds.cases import CASES, SIDES, TEXTS, Built, assert_same, cosines, edit, embed, reference
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 # Number formats
 
 

@@ -7,13 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from esvector.encode.loading import load_encoder
 from esvector.encode.profile import EncoderProfile
 from tests.unit.kinds.cases import SIDES, TEXTS, Built, assert_same, cosines, edit, embed, reference
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_passage_prompt_is_reached(built: Built) -> None:

@@ -15,8 +15,6 @@ from esvector.errors import EncoderError
 from tests.support import models
 from tests.unit.kinds.cases import CASES, SIDES, Built, edit, embed
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_two_models_of_different_dims(built: Built, tmp_path: Path) -> None:
     other = models.symmetric(tmp_path, dims=16)
