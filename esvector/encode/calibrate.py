@@ -125,14 +125,14 @@ class _Sample:
         return cls(tower, held_out, _encode(tower, held_out))
 
     def judge(self, name: BackendName, tower: ModelTower, least_mean: float) -> BackendTrial:
-        """Compare ``tower`` with torch, in turn so that a busy machine slows both."""
+        """Compare ``tower`` with torch, in turn, by the quickest round of each: others may use the machine, too."""
         vectors = _encode(tower, self.inputs)
-        seconds = np.zeros(2)
+        seconds = [np.inf, np.inf]
         for _ in range(_ROUNDS):
             for side, candidate in enumerate((self.tower, tower)):
                 started = time.perf_counter()
                 _encode(candidate, self.inputs)
-                seconds[side] += time.perf_counter() - started
+                seconds[side] = min(seconds[side], time.perf_counter() - started)
         found = agreement(vectors, self.vectors)
         alone = np.concatenate([_encode(tower, [text]) for text in self.inputs[:16]])
         steady = float(agreement(alone, vectors[:16]).min())

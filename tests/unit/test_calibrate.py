@@ -107,7 +107,7 @@ def test_a_slower_one_is_not_chosen(monkeypatch: pytest.MonkeyPatch, encoder: Mo
         quick = backend.forward
 
         def forward(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-            time.sleep(0.03)
+            time.sleep(0.1)
             return quick(ids, mask)
 
         backend.forward = forward  # type: ignore[method-assign]
