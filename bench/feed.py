@@ -19,7 +19,7 @@ from typing import Any
 import click
 import urllib3
 from common import folder, in_turn, post_all, ratio, say_load, server, spread, url_of
-from load import ALIAS, SENDERS, Wire, corpus, ours, set_apart
+from load import ALIAS, SENDERS, SERVER_CORE, Wire, corpus, ours, set_apart
 
 from esvector.client import connect
 
@@ -66,8 +66,8 @@ def main(documents: int, dims: int, rate: float, rounds: int) -> None:
 
 
 def serve(node: str, rate: float, ready: Connection) -> None:
-    """Take bulk requests at ``rate`` bytes/s, one at a time, and hand all others to ``node``, on the first core."""
-    os.sched_setaffinity(0, {0})
+    """Take bulk requests at ``rate`` bytes/s, one at a time, and hand all others to ``node``, on the server's core."""
+    os.sched_setaffinity(0, {SERVER_CORE})
     upstream, turn = urllib3.PoolManager(maxsize=SENDERS), Lock()
 
     class Handler(BaseHTTPRequestHandler):

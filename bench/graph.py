@@ -151,7 +151,7 @@ def load(client: Elasticsearch, index: str, vectors: Floats) -> None:
         numbers = range(start + 1, min(start + WINDOW, len(vectors)) + 1)
         ids = [f"d{number}" for number in numbers]
         sources = [orjson.dumps({"id": id_, "title": f"Document number {id_}"}) for id_ in ids]
-        result = writer.write(ids, numbers, sources, vectors[start : start + WINDOW])
+        result = writer.deliver(writer.pack(ids, numbers, sources, vectors[start : start + WINDOW]))
         assert result.created == len(ids), result.refused[:1]
 
     with ThreadPoolExecutor(4) as pool:

@@ -83,7 +83,7 @@ def write(client: Elasticsearch, index: str, fields: list[dict[str, Any]], vecto
             window = slice(start, start + WINDOW)
             sources = [orjson.dumps(record) for record in fields[window]]
             ids = [record["id"] for record in fields[window]]
-            result = writer.write(ids, range(start + 1, start + 1 + len(ids)), sources, vectors[window])
+            result = writer.deliver(writer.pack(ids, range(start + 1, start + 1 + len(ids)), sources, vectors[window]))
             assert result.created == len(ids), result.refused[:1]
             yield None
 

@@ -56,7 +56,7 @@ ALIAS = "bench-load"
 PEER = "bench-peer"
 SENDERS = 4
 CALL = 100
-SERVER_CORE = 0
+SERVER_CORE, CLIENT_CORE = 0, 1
 IN_PARALLEL = {"settings": {"index": {"merge.intra_merge_parallelism_enabled": True}}}
 
 
@@ -72,6 +72,17 @@ class Took:
     segments: int
     writing: float = 0.0  # from the first bulk request to the last answer
     stolen: float = 0.0  # of that, what the host took from the server's core
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all sides share: the server, its process where it is ours, a folder, and how many rounds there are."""
+
+    client: Elasticsearch
+    process: psutil.Process | None
+    here: Path
+    rounds: int
+    warm: int
 
 
 @dataclass
@@ -110,10 +121,11 @@ def main(
     with server(url) as (client, process), folder() as here:
         if apart:
             set_apart(process)
+        setup = Setup(client, process, here, rounds, warm)
         if documents:
-            against_helpers(client, process, corpus(documents, dims), here, rounds, warm, only)
+            against_helpers(setup, corpus(documents, dims), only)
         if replayed:
-            against_replay(client, process, corpus(replayed, dims), here, rounds, warm, apart=apart)
+            against_replay(setup, corpus(replayed, dims), apart=apart)
     say_load("after")
 
 
@@ -121,21 +133,14 @@ def set_apart(process: psutil.Process | None) -> None:
     """Give the server and this process a core each, as if they were two machines."""
     if process is None:
         raise click.UsageError("--apart needs a server of its own: leave --url out")
-    for core, one in enumerate((process, psutil.Process())):  # the server's is SERVER_CORE
+    for core, one in ((SERVER_CORE, process), (CLIENT_CORE, psutil.Process())):
         for thread in one.threads():  # those that they start later inherit it
             os.sched_setaffinity(thread.id, {core})
 
 
-def against_helpers(
-    client: Elasticsearch,
-    process: psutil.Process | None,
-    vectors: Floats,
-    here: Path,
-    rounds: int,
-    warm: int,
-    only: tuple[str, ...],
-) -> None:
+def against_helpers(setup: Setup, vectors: Floats, only: tuple[str, ...]) -> None:
     """Compare with what others do."""
+    client, process, here, rounds = setup.client, setup.process, setup.here, setup.rounds
     body = final_body(client, vectors[:100], here)
 
     def theirs(send: Callable[[Elasticsearch, Floats], None]) -> Callable[[], Took]:
@@ -153,7 +158,9 @@ def against_helpers(
     }
     if unknown := set(only) - sides.keys():
         raise click.UsageError(f"no side is called {', '.join(sorted(unknown))}: {', '.join(sides)}")
-    found = in_turn({name: sides[name] for name in sides if not only or name in {"esvector", *only}}, rounds, warm)
+    found = in_turn(
+        {name: sides[name] for name in sides if not only or name in {"esvector", *only}}, rounds, setup.warm
+    )
     print(f"{len(vectors):,} documents, {vectors.shape[1]} dims; seconds, medians of {rounds} rounds")
     print(
         f"{'':22} {'acknowledged':>12} {'searchable':>10} {'merged':>7} {'server CPU':>11} {'CPU merged':>11} segments"
@@ -185,17 +192,9 @@ def faster(theirs: Sequence[Took], ours: Sequence[Took], what: str) -> str:
     return ratio([getattr(row, what) for row in theirs], [getattr(row, what) for row in ours])
 
 
-def against_replay(
-    client: Elasticsearch,
-    process: psutil.Process | None,
-    vectors: Floats,
-    here: Path,
-    rounds: int,
-    warm: int,
-    *,
-    apart: bool,
-) -> None:
+def against_replay(setup: Setup, vectors: Floats, *, apart: bool) -> None:
     """Compare with posting the same bytes."""
+    client, process, here = setup.client, setup.process, setup.here
     body = loading_body(final_body(client, vectors[:100], here), "vector")
     bodies: list[bytes] = []
     ours(client, process, vectors, here, "deferred", wire=Wire(bodies))
@@ -215,7 +214,7 @@ def against_replay(
         "esvector": lambda: ours(client, process, vectors, here, "deferred", stop=True),
         "replay": replay,
     }
-    found = in_turn(sides, rounds, warm)
+    found = in_turn(sides, setup.rounds, setup.warm)
     writing = [row.writing for row in found["esvector"]]
     whole = [row.acknowledged for row in found["esvector"]]
     replayed = [seconds for seconds, _ in found["replay"]]

@@ -125,7 +125,7 @@ def costs(
     writer = BulkWriter(client, loading_alias(target))
     for window, rows in zip(windows, vectors, strict=True):
         ids = [document.id for document in window.documents]
-        result = writer.write(ids, window.places, window.sources, to_elements(rows, "float"))
+        result = writer.deliver(writer.pack(ids, window.places, window.sources, to_elements(rows, "float")))
         assert result.created == len(ids), result
     found["pack, send"] = (time.process_time() - began) / count
     found["server"] = (cpu_seconds(process) - served) / count

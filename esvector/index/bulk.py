@@ -96,22 +96,6 @@ class BulkWriter:
         with self._lock:
             return replace(self._traffic, blocks=self._blockade.count)
 
-    def write(
-        self,
-        ids: Sequence[str],
-        versions: Sequence[int],
-        sources: Sequence[bytes],
-        vectors: NDArray[np.float32] | NDArray[np.int8],
-        passages: PassageWindow | None = None,
-    ) -> WriteResult:
-        """Index documents, waiting and repeating as needed until each is acknowledged or refused.
-
-        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims), one of each document, or with ``passages`` one
-        of each passage; of two documents of one id the one with the higher version stays, in whatever order they
-        arrive. Raises as ``deliver`` does.
-        """
-        return self.deliver(self.pack(ids, versions, sources, vectors, passages))
-
     def pack(
         self,
         ids: Sequence[str],
@@ -120,22 +104,27 @@ class BulkWriter:
         vectors: NDArray[np.float32] | NDArray[np.int8],
         passages: PassageWindow | None = None,
     ) -> Delivery:
-        """Return what ``deliver`` sends for ``write``: that a sender finds it made keeps the server busy."""
+        """Return documents as ``deliver`` sends them: made beforehand, they let a sender keep the server busy.
+
+        ``sources`` are JSON objects as UTF-8; ``vectors`` is (n, dims), one of each document, or with ``passages`` one
+        of each passage. Of two documents of one id the one with the higher version stays, in whatever order they
+        arrive.
+        """
         block = pack(ids, versions, sources, vectors, self._vector_field, packed=self._packed, passages=passages)
         return Delivery(block, self._bodies.limit, deletes=False)
 
     def delete(self, ids: Sequence[str], versions: Sequence[int]) -> WriteResult:
-        """Delete documents of which the index has no version later than ``versions``. As ``write`` in all else."""
+        """Delete documents of which the index has no version later than ``versions``. As ``deliver`` in all else."""
         return self.deliver(Delivery(deletions(ids, versions), self._bodies.limit, deletes=True))
 
     def deliver(self, delivery: Delivery) -> WriteResult:
-        """Send until every document has an outcome; the waiting is tenacity's.
+        """Send, waiting and repeating as needed, until every document is acknowledged or refused.
 
         Raises IndexingError when the server takes nothing for as long as the policy says or the target is gone,
         CredentialsError when it refuses us, ServerUnreachableError over TLS that cannot be trusted, and Stopped when
         ``stopping`` is set during a wait.
         """
-        patience = Patience(self._retry)
+        patience = Patience(self._retry)  # the waiting itself is tenacity's
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Trouble),
             wait=patience.wait,

@@ -22,7 +22,7 @@ _URGENCY = (Action.STOP, Action.PAUSE, Action.SHRINK, Action.AGAIN, Action.ISOLA
 
 @dataclass(slots=True)
 class WriteResult:
-    """What became of the documents of one ``write`` or ``delete``.
+    """What became of the documents of one delivery.
 
     ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
     ``deleted`` ones are gone, ``absent`` ones were not there. ``uncertain`` ones are one or the other, because an

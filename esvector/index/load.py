@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -196,7 +196,7 @@ class Load:
         """Write each window and account for each of its documents."""
         for window, delivery in packed:
             if delivery is not None:
-                self._count(window, writer.deliver(delivery))
+                self._count(window, delivery.block.ids, writer.deliver(delivery))
             self.ledger.settle(window)
             yield None
 
@@ -345,8 +345,7 @@ class Load:
             return list(range(len(window.documents)))
         return [row for row, document in enumerate(window.documents) if document.vector is None]
 
-    def _count(self, window: Window, result: WriteResult) -> None:
-        ids = [document.id for document in window.documents]
+    def _count(self, window: Window, ids: Sequence[str], result: WriteResult) -> None:
         refused = dict(result.refused)
         for row, reason in sorted(refused.items()):
             self._bury(window, row, reason)

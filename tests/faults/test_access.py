@@ -67,7 +67,7 @@ def test_a_key_that_stays_refused_ends_the_run_with_one_more_look_and_no_secret(
     proxy.every(1, EXPIRED)
     writer = BulkWriter(keyed, target, retry=QUICK)
     with pytest.raises(CredentialsError, match="refuses the credentials") as error:
-        writer.write(BATCH.ids, BATCH.versions, BATCH.sources, BATCH.vectors)
+        writer.deliver(writer.pack(BATCH.ids, BATCH.versions, BATCH.sources, BATCH.vectors))
     assert proxy.bulks == 1
     assert "first" not in str(error.value)
 

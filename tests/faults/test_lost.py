@@ -187,7 +187,7 @@ def test_a_connection_that_is_no_trusted_one_ends_the_run_at_once(server_url: st
     with connect(server_url.replace("http://", "https://"), environ={}) as client:
         writer = BulkWriter(client, target)
         with pytest.raises(ServerUnreachableError, match="no trusted TLS connection"):
-            writer.write(BATCH.ids, BATCH.versions, BATCH.sources, BATCH.vectors)
+            writer.deliver(writer.pack(BATCH.ids, BATCH.versions, BATCH.sources, BATCH.vectors))
     assert writer.traffic.requests == 1
 
 

@@ -144,15 +144,17 @@ def test_one_malformed_operation_costs_only_itself(es: Elasticsearch, alias: str
     ids = [f"d{n}" for n in range(100)]
     ids[37] = "x" * 513
     vectors = np.eye(100, 4, dtype=np.float32) + 1
-    result = BulkWriter(es, alias, retry=QUICK).write(ids, range(100), [b"{}"] * 100, vectors)
+    writer = BulkWriter(es, alias, retry=QUICK)
+    result = writer.deliver(writer.pack(ids, range(100), [b"{}"] * 100, vectors))
     assert result.created == 99
     assert [position for position, _ in result.refused] == [37]
     assert "512" in result.refused[0][1]
 
 
 def test_a_write_never_creates_an_index(es: Elasticsearch, alias: str) -> None:
+    writer = BulkWriter(es, alias, retry=QUICK)
     with pytest.raises(IndexingError, match="nothing can be written"):
-        BulkWriter(es, alias, retry=QUICK).write(["a"], [1], [b"{}"], np.ones((1, 4), np.float32))
+        writer.deliver(writer.pack(["a"], [1], [b"{}"], np.ones((1, 4), np.float32)))
     assert not es.indices.exists(index=alias)
 
 

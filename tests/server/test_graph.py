@@ -65,7 +65,9 @@ def load(es: Elasticsearch, index: str, vectors: Any, start: int = 0, refreshed_
     for first in range(0, len(vectors), refreshed_every):
         part = vectors[first : first + refreshed_every]
         numbers = range(start + first + 1, start + first + 1 + len(part))
-        result = writer.write([f"d{n}" for n in numbers], numbers, [orjson.dumps({"n": n}) for n in numbers], part)
+        result = writer.deliver(
+            writer.pack([f"d{n}" for n in numbers], numbers, [orjson.dumps({"n": n}) for n in numbers], part)
+        )
         assert result.created == len(part), result.refused[:1]
         es.indices.refresh(index=index)
 

@@ -67,7 +67,7 @@ def write(writer: BulkWriter, batch: Batch, *, threads: int = 4, window: int = 2
 
     def one(start: int) -> WriteResult:
         part = batch[start : start + window]
-        result = writer.write(part.ids, part.versions, part.sources, part.vectors)
+        result = writer.deliver(writer.pack(part.ids, part.versions, part.sources, part.vectors))
         result.refused = [(start + position, reason) for position, reason in result.refused]
         return result
 
