@@ -41,7 +41,8 @@ __all__ = ["index"]
 )
 @click.option("--rebuild", is_flag=True, help="Build a new version, also where the live one could be updated.")
 @click.option("--prune", is_flag=True, help="Delete documents that are not in SOURCE.")
-@click.option("--force", is_flag=True, help="Let --prune delete more than a tenth of the documents.")
+@click.option("--force", is_flag=True, help="Let the run delete more than a tenth of the documents that are there.")
+@click.option("--take-over", is_flag=True, help="Move ALIAS away from an index that esvector did not make.")
 @click.option("--skip-empty", is_flag=True, help="Leave records without text out, instead of rejecting them.")
 @query_cache_option
 @state_option
@@ -68,6 +69,7 @@ def index(
     rebuild: bool,
     prune: bool,
     force: bool,
+    take_over: bool,
     skip_empty: bool,
     query_cache: Path | None,
     state: Path | None,
@@ -93,8 +95,6 @@ def index(
     from esvector.index.indexer import Indexer
     from esvector.index.sources import read_documents
 
-    if force and not prune:
-        raise click.UsageError("--force says how much --prune may delete: name both")
     documents = read_documents(*sources)
     indexer = Indexer(
         open_client(url),
@@ -118,6 +118,7 @@ def index(
         rebuild=rebuild,
         prune=prune,
         most_pruned=1.0 if force else 0.1,
+        take_over=take_over,
         skip_empty=skip_empty,
         state=state,
         grace=grace,

@@ -29,7 +29,8 @@ class Checkpoint:
     Attributes:
         index: name of the index that is loaded.
         index_uuid: its id: another index of this name has another.
-        generation: of the run.
+        generation: of the attempt that wrote it.
+        since: generation of the job's first attempt.
         place: number of the last record, from 1.
         digest: of the input up to that record.
         counts: the account of these records.
@@ -39,6 +40,7 @@ class Checkpoint:
     index: str
     index_uuid: str
     generation: int
+    since: int
     place: int
     digest: str
     counts: Counts

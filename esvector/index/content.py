@@ -21,7 +21,7 @@ from esvector.types import Document
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["PLACE_BITS", "Comparison", "content_hash", "encoded_part", "stamped", "stored_ids", "stored_pages"]
+__all__ = ["PLACE_BITS", "Comparison", "content_hash", "encoded_part", "stamped", "stored_pages"]
 
 PLACE_BITS = 40
 """A document's external version is ``generation << PLACE_BITS | place``: any later run beats an earlier one, and within
@@ -29,7 +29,6 @@ a run the last record of an id stays."""
 
 _HASH_KEY = b'"%b":"' % HASH_FIELD.encode()
 _PART = 16  # hex digits of each of the two hashes
-_SCAN = 5_000  # ids of a page
 _SCAN_ALIVE = "5m"
 _ANSWER = ["hits.hits._id", "hits.hits._version", "hits.hits.fields", "timed_out", "_shards.failed"]
 
@@ -71,9 +70,7 @@ class Comparison:
     Args:
         client: the Elasticsearch client.
         index: where to look; it was refreshed when the run began, and holds what was there then.
-        generation: of this run.
-        fresh: whether nothing can be there but the run's own earlier work: then just what it wrote itself counts, and
-            nobody has to remember the ids that were met.
+        since: the generation in which the job began: what is stored from there on is work of its earlier attempts.
         vector_field: where vectors are fetched from, for documents of which only other fields changed; None to encode
             these again.
         repeat: for a server in trouble.
@@ -83,29 +80,29 @@ class Comparison:
         self,
         client: Elasticsearch,
         index: str,
-        generation: int,
-        fresh: bool,
+        since: int,
         vector_field: str | None,
         repeat: Repeating,
     ) -> None:
         self._client = client
         self._index = index
-        self._generation = generation
-        self._seen = None if fresh else SeenIds()
+        self._since = since << PLACE_BITS
+        self._seen = SeenIds()
         self._refused = SeenIds()
         self._vector_field = vector_field
         self._repeat = repeat
 
     def note(self, window: Window) -> None:
         """Take note of the ids of a window, and in it of those that came before."""
-        if self._seen is not None:
-            window.repeated = self._seen.add([document.id for document in window.documents])
-            self._refused.add(window.refused_ids)
+        window.repeated = self._seen.add([document.id for document in window.documents])
+        self._refused.add(window.refused_ids)
+
+    def has_document(self, ids: Sequence[str]) -> list[bool]:
+        """Whether each of ``ids`` was that of a record of this run that became a document."""
+        return self._seen.holds(ids)
 
     def met(self, ids: Sequence[str]) -> list[bool]:
         """Whether each of ``ids`` was that of a record of this run, be it one that was refused."""
-        if self._seen is None:
-            return [True] * len(ids)
         return [one or other for one, other in zip(self._seen.holds(ids), self._refused.holds(ids), strict=True)]
 
     def __call__(self, window: Window) -> None:
@@ -120,12 +117,10 @@ class Comparison:
         for row, id_ in enumerate(ids):
             found = stored.get(id_)
             content = window.hashes[row]
-            if found is None:
+            if found is None or window.repeated[row] or encoded_part(found.content) != encoded_part(content):
                 rows.append(row)
-            elif found.version == self._generation << PLACE_BITS | window.places[row] and found.content == content:
-                self._count_own(window, row)
-            elif self._seen is None or window.repeated[row] or encoded_part(found.content) != encoded_part(content):
-                rows.append(row)
+            elif found.content == content and found.version >= self._since:
+                window.counts.indexed += 1
             elif found.content == content:
                 window.counts.unchanged += 1
             else:
@@ -134,13 +129,6 @@ class Comparison:
         if keep_vector and self._vector_field is not None:
             self._give_vectors(window, keep_vector)
         window.keep(rows)
-
-    def _count_own(self, window: Window, row: int) -> None:
-        """Count what an earlier attempt of this run has written."""
-        if window.repeated[row]:
-            window.counts.superseded += 1
-        else:
-            window.counts.indexed += 1
 
     def _look_up(self, ids: Sequence[str]) -> dict[str, _Stored]:
         hits = self._hits(ids, source=False, docvalue_fields=[HASH_FIELD], version=True, filter_path=_ANSWER)
@@ -174,12 +162,6 @@ class Comparison:
         if answer.get("timed_out") or answer.get("_shards", {}).get("failed"):
             raise IndexingError(f"{self._index} could not be read completely", "run the same command again")
         return list(answer.get("hits", {}).get("hits", []))
-
-
-def stored_ids(client: Elasticsearch, index: str, repeat: Repeating) -> Iterator[list[str]]:
-    """Yield the ids of all documents that a refresh has made visible, in pages, as of one moment."""
-    for page in stored_pages(client, index, repeat, _SCAN, source=False):
-        yield [hit["_id"] for hit in page]
 
 
 def stored_pages(

@@ -26,7 +26,8 @@ class WriteResult:
 
     ``created`` documents are new to the index; ``replaced`` ones took the place of an earlier record of their id;
     ``deleted`` ones are gone, ``absent`` ones were not there. ``uncertain`` ones are one or the other, because an
-    answer was lost; ``superseded`` ones came too late. ``refused`` has (position, reason).
+    answer was lost. ``superseded`` has the ids of those of which the index has a later version, and ``refused``
+    (position, reason).
     """
 
     created: int = 0
@@ -34,7 +35,7 @@ class WriteResult:
     deleted: int = 0
     absent: int = 0
     uncertain: int = 0
-    superseded: int = 0
+    superseded: list[str] = field(default_factory=list)
     repeated_ids: list[str] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
 
@@ -131,7 +132,7 @@ class Delivery:
     def _count(self, position: int, outcome: Outcome, status: int) -> None:
         result, id_ = self.result, self.block.ids[position]
         if outcome is Outcome.SUPERSEDED:
-            result.superseded += 1
+            result.superseded.append(id_)
             result.repeated_ids.append(id_)
         elif status == _CREATED:
             result.created += 1

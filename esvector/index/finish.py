@@ -30,7 +30,9 @@ def check_count(load: Load, index: str, before: int, count: int) -> None:
 
 
 def final_report(known: IndexReport, load: Load, letters: DeadLetterFile, built: int | None) -> IndexReport:
-    """Return the report of a run: what is ``known`` of it with the account of ``load``, which must add up.
+    """Return the report of a run: what is ``known`` of it with the account of ``load``.
+
+    Raises VerificationError unless it adds up.
 
     ``built`` is the number of documents of a new version. All of it is the job's: what is in it was indexed by it, in
     this attempt or an earlier one. None where a live index was updated.

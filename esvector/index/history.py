@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esvector.client import error_reason, explain_errors
 from esvector.errors import IndexingError, IndexNotFoundError
 from esvector.index.inspect import VersionStatus, describe_versions
 from esvector.index.job import job
@@ -39,7 +40,8 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
     """Let readers of ``alias`` see the version again that they saw before the live one, in one atomic step.
 
     That is the one that was live when the live one first went live, so a second rollback goes one further back, and
-    never forth again; ``to`` names another version, in either direction. The version that is left stays as it is.
+    never forth again; ``to`` names another version, in either direction. The version that is left stays as it is. An
+    index that esvector did not make is gone back to like any other, as long as it is there.
 
     ``state`` is the folder of checkpoints, None the user's. Raises IndexingError when there is no such version, it was
     never verified, or a shard of it is missing; LeaseError while a run is changing the alias; IndexNotFoundError when
@@ -49,35 +51,51 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
         found = versions(client, alias)
         live = live_index(client, alias)
         target = rollback_target(found, alias, live, to)
-        if target.index != live:
-            move_alias(client, alias, live, target.index)
+        documents = _count_usable(client, target, found, alias, to)
+        if target != live:
+            move_alias(client, alias, live, target)
             if live is not None:  # an update that died may have left it open; the next run is not to go on with it
                 end_loading(client, live)
-    return Rollback(alias, target.index, live or "", target.documents)
+    return Rollback(alias, target, live or "", documents)
 
 
-def rollback_target(
-    found: Sequence[VersionStatus], alias: str, live: str | None, to: str | None = None
-) -> VersionStatus:
-    """Choose the version that a rollback leads to. Raises IndexingError when it cannot be used."""
+def rollback_target(found: Sequence[VersionStatus], alias: str, live: str | None, to: str | None = None) -> str:
+    """Choose the index that a rollback leads to. Raises IndexingError when nothing says which."""
+    if to is not None:
+        return to
     by_name = {version.index: version for version in found}
-    kept = [version.index for version in found if version.state == "kept"]
-    others = f"choose one with --to: {', '.join(kept)}" if kept else "no other version of it is kept"
-    name = to
+    if live is None or live not in by_name:
+        raise IndexingError(f"no version of {alias} is live", _others(found))
+    name = by_name[live].previous
     if name is None:
-        if live is None or live not in by_name:
-            raise IndexingError(f"no version of {alias} is live", others)
-        name = by_name[live].previous
-        if name is None:
-            raise IndexingError(f"no version of {alias} was live before {live}", others)
-    target = by_name.get(name)
-    if target is None:
-        raise IndexingError(f"{name} is gone" if to is None else f"{alias} has no version {name}", others)
-    if target.state == "unfinished":
-        raise IndexingError(f"{name} was never verified", "finish it: run its 'esvector index' command again")
-    if target.health == "red":
-        raise IndexingError(f"a shard of {name} is missing", "see GET _cluster/allocation/explain")
-    return target
+        raise IndexingError(f"no version of {alias} was live before {live}", _others(found))
+    return name
+
+
+def _count_usable(client: Elasticsearch, index: str, found: Sequence[VersionStatus], alias: str, to: str | None) -> int:
+    """Count the documents of ``index``. Raises IndexingError where it is none, was never verified, or lacks a shard."""
+    import elasticsearch
+
+    version = next((version for version in found if version.index == index), None)
+    with explain_errors(client):
+        # An alias, or a pattern, has other names than its own in the answer.
+        known = client.indices.get(index=index, features="aliases", ignore_unavailable=True, allow_no_indices=True)
+        if list(known) != [index]:
+            raise IndexingError(f"{index} is gone" if to is None else f"{alias} has no version {index}", _others(found))
+        health = client.cluster.health(index=index)["status"]
+        if version is not None and version.state == "unfinished":
+            raise IndexingError(f"{index} was never verified", "finish it: run its 'esvector index' command again")
+        if health == "red":
+            raise IndexingError(f"a shard of {index} is missing", "see GET _cluster/allocation/explain")
+        try:
+            return int(client.count(index=index)["count"])
+        except elasticsearch.BadRequestError as error:
+            raise IndexingError(f"{index} cannot be searched: {error_reason(error)}", "open it first") from error
+
+
+def _others(found: Sequence[VersionStatus]) -> str:
+    kept = [version.index for version in found if version.state == "kept"]
+    return f"choose one with --to: {', '.join(kept)}" if kept else "no other version of it is kept"
 
 
 def prune(

@@ -27,12 +27,11 @@ from esvector.index.checkpoint import JobFolder
 from esvector.index.documents import TEXT_FIELDS
 from esvector.index.job import job
 from esvector.index.load import RecordOptions
-from esvector.index.prune import PruneGuard
 from esvector.index.repeating import Repeating
 from esvector.index.run import Run
 from esvector.index.run_options import Graph, RunOptions, Serving, serve_at_once
 from esvector.index.target import Making, Target, choose_target, find_targets, lift_block
-from esvector.index.versions import check_alias, delete_version, live_index
+from esvector.index.versions import check_alias, check_ours, delete_version, live_index
 from esvector.mapping import load_template, templated_element_type
 from esvector.passport import HASH_FIELD, PASSAGES_FIELD, Passport
 from esvector.types import BadRecord, IndexReport, PassageOptions, Progress, Record
@@ -77,7 +76,9 @@ class Indexer:
         element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; first: the mapping's.
         rebuild: build a new version, whatever the live index is like.
         prune: delete documents that are not among the records, from a live index; a new version never has any.
-        most_pruned: share of the documents that may be pruned; more looks like an incomplete source, and is refused.
+        most_pruned: share of the documents of an index, live or unfinished, that a run may delete; more looks like an
+            incomplete source, or another one, and is refused.
+        take_over: move the alias away from an index that esvector did not make; ``rollback`` leads back to it.
         keep: a rule: records for which it is false are left out.
         skip_empty: leave records without text out, instead of refusing them.
         most_refused: share of refused records at which a run is given up, once they are 1,000.
@@ -117,6 +118,7 @@ class Indexer:
         rebuild: bool = False,
         prune: bool = False,
         most_pruned: float = 0.1,
+        take_over: bool = False,
         keep: Callable[[Mapping[str, Any]], bool] | None = None,
         skip_empty: bool = False,
         most_refused: float = 0.5,
@@ -153,6 +155,7 @@ class Indexer:
             "element_type": element_type,
         }
         self._rebuild = rebuild
+        self._take_over = take_over
         self._state = None if state is None else Path(state)
         self._records: dict[str, Any] = {
             "keep": keep,
@@ -171,7 +174,8 @@ class Indexer:
             "query_cache": None if query_cache is None else Path(query_cache),
             "retry": self.retry,
             "grace": grace,
-            "prune": PruneGuard(most_pruned) if prune else None,
+            "prune": prune,
+            "most_pruned": most_pruned,
         }
 
     def run(
@@ -211,19 +215,22 @@ class Indexer:
         lost: threading.Event,
         progress: Callable[[Progress], None] | None,
         serving: Serving | None = serve_at_once,
+        *,
+        complete: bool = False,
     ) -> IndexReport:
         """Do what ``run`` does inside a ``job``; ``serving`` is entered around the moment in which readers are moved.
 
-        With None they are not moved, and the new version stays unfinished.
+        With None they are not moved, and the new version stays unfinished. ``complete`` says that ``documents`` are
+        known to be all there are, however many others an unfinished version has.
         """
         try:
-            return self._build(documents, folder, lost, progress, serving)
+            return self._build(documents, folder, lost, progress, serving, complete=complete)
         except SourceChangedError:
             folder.clear()
             if not _rewind(documents):
                 raise
             _log.warning("the input has changed since the interrupted run: every document is compared anew")
-            return self._build(documents, folder, lost, progress, serving)
+            return self._build(documents, folder, lost, progress, serving, complete=complete)
 
     def encodes_like(self, target: Target) -> bool:
         """Whether the indexer's encoder is the one that made the vectors of ``target``."""
@@ -236,7 +243,12 @@ class Indexer:
         lost: threading.Event,
         progress: Callable[[Progress], None] | None,
         serving: Serving | None,
+        *,
+        complete: bool,
     ) -> IndexReport:
+        previous = live_index(self.client, self.alias)
+        if previous is not None and not self._take_over:
+            check_ours(self.client, self.alias, previous)
         targets = find_targets(self.client, self.alias)
         live = next((target for target in targets if target.live), None)
         making = self._making(live)
@@ -252,10 +264,10 @@ class Indexer:
                 reserved=frozenset({making.vector_field.partition(".")[0], HASH_FIELD}),
                 **self._records,
             ),
-            **self._run_options,
+            **self._run_options | ({"most_pruned": 1.0} if complete else {}),
         )
         server = describe_server(self.client)
-        run = Run(self.client, server, self.alias, making, target, options, folder, lost, progress, serving)
+        run = Run(self.client, server, self.alias, making, target, previous, options, folder, lost, progress, serving)
         try:
             return run(documents)
         except BaseException as error:
@@ -304,14 +316,14 @@ class Indexer:
         return made_by
 
     def _failed(self, run: Run, folder: JobFolder, error: BaseException) -> BaseException:
-        """Return the error to raise. What cannot be gone on with is deleted; all else is left for the next attempt."""
+        """Return the error to raise. An index that this run made for nothing is deleted; all else is left as it is."""
         index = run.index
         client, served = self.client, False
         if isinstance(error, KeyboardInterrupt):  # who stops a run does not wait for a server that hangs
             client = client.options(request_timeout=_LAST_QUESTION)
         try:
             served = index is not None and live_index(client, self.alias) == index
-            if isinstance(error, HopelessInputError) and index is not None and not served:
+            if isinstance(error, HopelessInputError) and index is not None and run.created and not served:
                 delete_version(self.client, index)
             if isinstance(error, HopelessInputError | VerificationError):
                 folder.clear()  # the next attempt trusts nothing of this one
@@ -319,9 +331,11 @@ class Indexer:
             _log.warning("the unfinished %s is left as it is: %s", index, problem)
         if isinstance(error, KeyboardInterrupt):
             return self._interrupted(run, served=served)
-        if isinstance(error, EsvectorError) and index is not None and not isinstance(error, HopelessInputError):
+        if isinstance(error, EsvectorError) and index is not None:
             left = "the same command again goes on where this one stopped"
-            if "the same command" in error.remedy:
+            if isinstance(error, HopelessInputError):
+                left = "" if run.created or served else f"the unfinished {index} of an earlier run is left as it is"
+            if not left or "the same command" in error.remedy:
                 return error
             return type(error)(error.message, f"{error.remedy.rstrip('.')}; {left}" if error.remedy else left)
         return error

@@ -75,9 +75,14 @@ def describe_versions(client: Elasticsearch, alias: str | None = None) -> list[V
         stats = client.indices.stats(index=names, metric="docs,store,dense_vector")["indices"]
         health = client.cluster.health(index=names, level="indices")["indices"]
         # The statistics count each nested passage as a document, too (9.5.3).
-        counts = {name: int(client.count(index=name)["count"]) for name, (_, p) in ours.items() if p.passages}
+        counts = {
+            name: int(client.count(index=name)["count"])
+            for name, (_, p) in ours.items()
+            if p.passages and name in stats
+        }
+    lost = {"primaries": {"docs": {"count": 0}, "store": {"size_in_bytes": 0}}}  # none of its shards is there
     return [
-        _describe(name, facts, passport, stats[name]["primaries"], health[name]["status"], counts.get(name))
+        _describe(name, facts, passport, stats.get(name, lost)["primaries"], health[name]["status"], counts.get(name))
         for name, (facts, passport) in ours.items()
     ]
 

@@ -26,6 +26,7 @@ from esvector.index.delivery import Delivery
 from esvector.index.documents import prepare
 from esvector.index.passages import PassageSplitter
 from esvector.index.pipeline import Stopped
+from esvector.index.seen import SeenIds
 from esvector.index.sources import as_records
 from esvector.index.window import Account, Counts, Ledger, Window
 from esvector.types import BadRecord, DeadLetter, Document, Progress, Record
@@ -115,6 +116,8 @@ class Load:
         self._resume = resume
         self._digest = hashlib.blake2b(digest_size=16)
         self._number = 0
+        self.unwritten = SeenIds()  # ids whose first record got no vector, or was refused by the server
+        self._repeated = SeenIds()  # ids of more than one record, as far as they are sent
         self._dead = self.ledger.counts.dead
         self._written = self._tokens = 0
         self._encoded = 0.0
@@ -189,6 +192,8 @@ class Load:
                 continue
             versions = [self._generation << PLACE_BITS | place for place in window.places]
             ids = [document.id for document in window.documents]
+            with self._lock:
+                self._repeated.add([id_ for id_, flag in zip(ids, window.repeated, strict=True) if flag])
             elements = to_elements(vectors, self._options.element_type)
             yield window, writer.pack(ids, versions, window.sources, elements, window.passages)
 
@@ -349,8 +354,11 @@ class Load:
         refused = dict(result.refused)
         for row, reason in sorted(refused.items()):
             self._bury(window, row, reason)
+        with self._lock:  # of the records of an id, one may overtake another
+            ours = self._repeated.holds(result.superseded)
+        overtaken = len(result.superseded) - sum(ours)  # by another writer: what is there is not what was sent
         # Of the records of one id, the first that is met stands for the document, and the others for themselves.
-        repeats = sum(flag for row, flag in enumerate(window.repeated) if row not in refused)
+        repeats = sum(flag for row, flag in enumerate(window.repeated) if row not in refused) + overtaken
         window.counts.created += result.created
         window.counts.superseded += repeats
         window.counts.indexed += len(ids) - len(refused) - repeats
@@ -364,6 +372,9 @@ class Load:
             raise self.hopeless()
 
     def _bury(self, window: Window, row: int, reason: str) -> None:
+        if not window.repeated[row]:
+            with self._lock:
+                self.unwritten.add([window.documents[row].id])
         self._letter(window, _letter(window.documents[row], reason), window.places[row])
 
     def _letter(self, window: Window, letter: DeadLetter, place: int) -> None:

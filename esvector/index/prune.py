@@ -1,15 +1,15 @@
-"""Deleting what left the source: documents whose id no record of a complete run had."""
+"""Deleting what left the source: documents that no record of a complete run stands for."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esvector.errors import IndexingError
 from esvector.index.bulk import BulkWriter, RetryPolicy
-from esvector.index.content import PLACE_BITS, Comparison, stored_ids
+from esvector.index.content import PLACE_BITS, Comparison, stored_pages
+from esvector.index.load import Load
 from esvector.index.repeating import Repeating
 from esvector.index.target import Target
 from esvector.index.versions import loading_alias
@@ -17,57 +17,69 @@ from esvector.index.versions import loading_alias
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-__all__ = ["PruneGuard", "prune"]
+__all__ = ["prune"]
 
+_PAGE = 5_000  # ids
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PruneGuard:
-    """How much pruning is believed: more than ``most`` (a share of the documents) looks like an incomplete source."""
-
-    most: float = 0.1
 
 
 def prune(
     client: Elasticsearch,
     target: Target,
     compare: Comparison,
+    load: Load,
     count: int,
-    guard: PruneGuard | None,
-    unreadable: int,
+    most: float,
     retry: RetryPolicy,
     repeat: Repeating,
 ) -> int:
-    """Delete the documents of ``target`` that no record had, by ``compare``; return how many of ``count`` they were.
+    """Delete the documents of ``target`` that ``load`` should not leave there; return how many of ``count`` they were.
 
-    Without a ``guard`` (of an index that nobody sees yet) they just go. With one, nothing is deleted where a record
-    was ``unreadable``, so that its id is not known, and IndexingError is raised where it would be too many.
+    Of the index that readers see these are the documents whose id no record had. Where a record of ``load`` has no
+    readable id, nothing is deleted. Of a version that nobody has seen, in which an earlier attempt may have left
+    anything, it is all that this input would not have brought there.
+
+    Raises IndexingError, and nothing is deleted, where they are more than the share ``most``: such a source looks
+    incomplete, or like another one.
     """
-    if guard is not None and unreadable:
+    if target.live and load.unreadable:
         _log.warning(
             "nothing is pruned: %s rejected records have no readable id, so they may be what seems to be gone",
-            f"{unreadable:,}",
+            f"{load.unreadable:,}",
         )
         return 0
-    gone = sum(map(len, _unseen(client, target.index, compare, repeat)))
-    if guard is not None and gone > guard.most * count:
+    gone = sum(map(len, _left_over(client, target, compare, load, repeat)))
+    if gone > most * count:
         raise IndexingError(
-            f"{gone:,} of the {count:,} documents of {target.index} are not in the source, more than the "
-            f"{guard.most:.0%} that may be pruned; the source's documents are indexed, and none was deleted",
-            "check that the source is complete; to prune them all the same, run the same command again with --force",
+            f"{gone:,} of the {count:,} documents of {target.index} are not in the source, more than the {most:.0%} "
+            "that a run may delete; the source's documents are indexed, and none was deleted",
+            "check that the source is complete and the right one; to delete them, run the same command again with "
+            "--force (in Python: most_pruned=1)",
         )
     if gone:
         writer = BulkWriter(client, loading_alias(target.index), retry=retry)
         # Beats whatever this run wrote, and nothing of the next.
         version = (target.generation + 1 << PLACE_BITS) - 1
-        for ids in _unseen(client, target.index, compare, repeat):
+        for ids in _left_over(client, target, compare, load, repeat):
             writer.delete(ids, [version] * len(ids))
         repeat(lambda: client.indices.refresh(index=target.index))
     return gone
 
 
-def _unseen(client: Elasticsearch, index: str, compare: Comparison, repeat: Repeating) -> Iterator[list[str]]:
-    for ids in stored_ids(client, index, repeat):
-        if unseen := [id_ for id_, known in zip(ids, compare.met(ids), strict=True) if not known]:
-            yield unseen
+def _left_over(
+    client: Elasticsearch, target: Target, compare: Comparison, load: Load, repeat: Repeating
+) -> Iterator[list[str]]:
+    ours = target.generation << PLACE_BITS
+    for page in stored_pages(client, target.index, repeat, _PAGE, source=False, version=True):
+        ids = [hit["_id"] for hit in page]
+        if target.live:
+            wanted = compare.met(ids)
+        else:
+            # Of an id whose first record failed when it was written, what an earlier attempt wrote is no record's.
+            stale = load.unwritten.holds(ids)
+            wanted = [
+                has and not (failed and hit["_version"] < ours)
+                for hit, has, failed in zip(page, compare.has_document(ids), stale, strict=True)
+            ]
+        if left := [id_ for id_, stays in zip(ids, wanted, strict=True) if not stays]:
+            yield left

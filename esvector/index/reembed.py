@@ -14,6 +14,7 @@ from esvector.errors import IndexNotFoundError, VerificationError
 from esvector.index.checkpoint import JobFolder
 from esvector.index.content import stored_pages
 from esvector.index.repeating import Repeating, once
+from esvector.index.run_options import Serving
 from esvector.index.target import BLOCKED_KEY, Target, find_targets, lift_block, update_meta
 from esvector.index.verify import check_complete, verify
 from esvector.passport import HASH_FIELD
@@ -116,7 +117,7 @@ class _Reembedding:
 
     def __call__(self) -> ReembedReport:
         self._seen_changes = self._changes()
-        report = self._indexer.build(self._documents, self._folder, self._lost, self._progress, serving=self._serving)
+        report = self._build(self._serving)
         return ReembedReport(report, self._recall, self._passes)
 
     @contextmanager
@@ -145,8 +146,11 @@ class _Reembedding:
             return False
         self._seen_changes = now
         self._passes += 1
-        self._indexer.build(self._documents, self._folder, self._lost, self._progress, serving=None)
+        self._build(None)
         return True
+
+    def _build(self, serving: Serving | None) -> IndexReport:
+        return self._indexer.build(self._documents, self._folder, self._lost, self._progress, serving, complete=True)
 
     def _changes(self) -> Mapping[str, int]:
         return self._repeat(lambda: changes(self._client, self._live.index))

@@ -32,7 +32,6 @@ from esvector.index.versions import (
     begin_loading,
     create_version,
     end_loading,
-    live_index,
     loading_alias,
     serve_version,
 )
@@ -55,7 +54,8 @@ class Run:
     """Loads records into ``target``, or into a new version of ``alias`` where it is None. Used once.
 
     ``folder`` keeps the checkpoint, and ``lost`` is set when another run took over. ``serving`` is entered around the
-    moment in which readers are moved to a new version; with None they are not.
+    moment in which readers are moved to a new version; with None they are not. ``previous`` is the index that readers
+    see when it begins. ``created`` says whether the run has made the index that it writes to.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Run:
         alias: str,
         making: Making,
         target: Target | None,
+        previous: str | None,
         options: RunOptions,
         folder: JobFolder,
         lost: threading.Event,
@@ -76,6 +77,7 @@ class Run:
         self._alias = alias
         self._making = making
         self._target = target
+        self._previous = previous
         self._options = options
         self._folder = folder
         self._lost = lost
@@ -87,6 +89,7 @@ class Run:
         self._writer: BulkWriter | None = None
         self._graph: GraphReport | None = None
         self._started: Load | None = None
+        self.created = False
 
     @property
     def index(self) -> str | None:
@@ -100,36 +103,38 @@ class Run:
 
     def __call__(self, records: Records) -> IndexReport:
         """Do it all, and return the report."""
-        previous = live_index(self._client, self._alias)
         resume = self._resumable()
-        if self._target is not None and resume is None:
+        if self._target is not None:
+            # Also where an earlier attempt is gone on with: the input may have changed behind its checkpoint.
             self._target = raise_generation(self._client, self._target, self._repeat)
+            if resume is not None:
+                resume = replace(resume, generation=self._target.generation)
+                self._folder.save(resume, now=True)
         with DeadLetterFile(self._options.dead_letters) as letters:
             if resume is not None and resume.dead_letters is not None:
                 letters.resume(resume.dead_letters, resume.place)
             try:
-                return self._run(records, letters, resume, previous)
+                return self._run(records, letters, resume)
             finally:
                 if self._encoding is not None:
                     self._encoding.close()
 
-    def _run(
-        self, records: Records, letters: DeadLetterFile, resume: Checkpoint | None, previous: str | None
-    ) -> IndexReport:
+    def _run(self, records: Records, letters: DeadLetterFile, resume: Checkpoint | None) -> IndexReport:
         if self._target is None:
             self._encoding = self._open()
+        since = resume.since if resume is not None else self._generation
         self._started = load = Load(
             records,
             self._options.records,
             self._profile(),
             letters,
-            generation=self._target.generation if self._target is not None else 1,
+            generation=self._generation,
             window_documents=self._window_documents(),
             resume=resume,
-            on_advance=lambda until, counts: self._save(until, counts, letters),
+            on_advance=lambda until, counts: self._save(until, counts, letters, since),
         )
         before = self._open_target(resume)
-        compare = self._comparison(resume)
+        compare = self._comparison(since)
         windows = load.windows(None if compare is None else compare.note)
         first, windows = self._first_window(windows, compare)
         if first is not None:
@@ -138,15 +143,20 @@ class Run:
         pruned = self._prune(compare, count)
         if not self.updates_live:
             self._finish_graph()
+        report = self._report(count - pruned, pruned, letters)  # before readers see anything
         self._folder.clear()
         if self.updates_live:
             end_loading(self._client, self._require_target().index, self._repeat)
         elif self._serving is not None:
             with self._serving(self._require_target()):
-                self._serve(previous)
+                self._serve()
         if self._encoding is not None:
             self._encoding.export_query_side(self._options.query_cache)
-        return self._report(previous, count - pruned, pruned, letters)
+        return replace(report, seconds=load.seconds)
+
+    @property
+    def _generation(self) -> int:
+        return self._target.generation if self._target is not None else 1
 
     @property
     def updates_live(self) -> bool:
@@ -211,7 +221,7 @@ class Run:
             )
         return count
 
-    def _comparison(self, resume: Checkpoint | None) -> Comparison | None:
+    def _comparison(self, since: int) -> Comparison | None:
         target = self._target
         if target is None:
             return None
@@ -220,8 +230,7 @@ class Run:
         return Comparison(
             self._client,
             target.index,
-            target.generation,
-            fresh=resume is not None and target.generation == 1 and not target.live,
+            since,
             vector_field=target.passport.vector_field if keeps else None,
             repeat=self._repeat,
         )
@@ -308,6 +317,7 @@ class Run:
         )
         targets = self._repeat(lambda: find_targets(self._client, self._alias))
         self._target = next(found for found in targets if found.index == index)
+        self.created = True
 
     def _check_lease(self) -> None:
         if self._lost.is_set():
@@ -316,7 +326,7 @@ class Run:
                 "see 'esvector status', then run the same command again if that run has ended",
             )
 
-    def _save(self, until: Account, counts: Counts, letters: DeadLetterFile) -> None:
+    def _save(self, until: Account, counts: Counts, letters: DeadLetterFile, since: int) -> None:
         """Note how far the load has come, once there is something to come back to."""
         if (target := self._target) is None:
             return
@@ -324,6 +334,7 @@ class Run:
             index=target.index,
             index_uuid=target.uuid,
             generation=target.generation,
+            since=since,
             place=until.place,
             digest=until.digest,
             counts=counts,
@@ -347,14 +358,12 @@ class Run:
 
     def _prune(self, compare: Comparison | None, count: int) -> int:
         """Delete what no record of the input has; return how many documents that were."""
-        guard = self._options.prune if self.updates_live else None
-        if compare is None or (self.updates_live and guard is None):
+        if compare is None or (self.updates_live and not self._options.prune):
             return 0
         target = self._require_target()
         self._progress(self._load.progress("pruning"))
-        return prune(
-            self._client, target, compare, count, guard, self._load.unreadable, self._options.retry, self._repeat
-        )
+        options = self._options
+        return prune(self._client, target, compare, self._load, count, options.most_pruned, options.retry, self._repeat)
 
     def _finish_graph(self) -> None:
         """Build the graph of a new version that was loaded without one."""
@@ -376,18 +385,18 @@ class Run:
             retry=self._options.retry,
         )
 
-    def _serve(self, previous: str | None) -> None:
+    def _serve(self) -> None:
         target = self._require_target()
         settings = serving_settings(self._making.template)
-        serve_version(self._client, self._alias, target.index, previous, target.passport, settings, self._repeat)
+        serve_version(self._client, self._alias, target.index, self._previous, target.passport, settings, self._repeat)
 
-    def _report(self, previous: str | None, count: int, pruned: int, letters: DeadLetterFile) -> IndexReport:
+    def _report(self, count: int, pruned: int, letters: DeadLetterFile) -> IndexReport:
         graph, updated = self._graph, self.updates_live
         return final_report(
             IndexReport(
                 alias=self._alias,
                 index=self._require_target().index,
-                previous=None if updated else previous,
+                previous=None if updated else self._previous,
                 pruned=pruned,
                 sent_again=self._writer.traffic.sent_again if self._writer is not None else 0,
                 segments=graph.segments if graph is not None else None,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from esvector.encode.encoder import Encoder
 from esvector.encode.profile import EncoderProfile
 from esvector.index.load import RecordOptions
-from esvector.index.prune import PruneGuard
 from esvector.index.retries import RetryPolicy
 from esvector.index.target import Target
 from esvector.types import BadRecord, Record
@@ -44,7 +43,8 @@ class RunOptions:
         query_cache: folder of exported query towers.
         retry: how long to keep trying.
         grace: seconds to finish what is under way when interrupted.
-        prune: which documents to delete that no record has, if any.
+        prune: delete documents that no record has from the index that readers see.
+        most_pruned: share of the documents of an index that may be deleted.
     """
 
     made_by: EncoderProfile | Encoder
@@ -59,7 +59,8 @@ class RunOptions:
     query_cache: Path | None
     retry: RetryPolicy
     grace: float
-    prune: PruneGuard | None
+    prune: bool
+    most_pruned: float
 
 
 def serve_at_once(_target: Target) -> AbstractContextManager[None]:

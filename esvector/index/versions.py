@@ -13,7 +13,7 @@ from esvector.client import error_reason, error_type, explain_errors
 from esvector.errors import ConfigError, IndexingError
 from esvector.index.inspect import PREVIOUS_KEY
 from esvector.index.repeating import Repeating, once
-from esvector.passport import Passport
+from esvector.passport import META_KEY, Passport
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Version",
     "begin_loading",
+    "check_alias",
+    "check_ours",
     "create_version",
     "delete_version",
     "end_loading",
@@ -89,6 +91,18 @@ def live_index(client: Elasticsearch, alias: str) -> str | None:
     if len(indices) > 1:
         raise IndexingError(f"the alias {alias} points to {', '.join(indices)}", "let it point to one index only")
     return indices[0]
+
+
+def check_ours(client: Elasticsearch, alias: str, index: str) -> None:
+    """Raise IndexingError where ``index``, which readers of ``alias`` see, was not made by esvector."""
+    with explain_errors(client):
+        ours = META_KEY in _meta(client, index)
+    if not ours:
+        raise IndexingError(
+            f"the alias {alias} leads to {index}, which esvector did not make: its readers would lose it",
+            f"index into another name, or add --take-over (in Python: take_over=True) to move the alias; then "
+            f"'esvector rollback {alias}' leads back to {index}",
+        )
 
 
 def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
@@ -201,9 +215,9 @@ def serve_version(
     """
     repeat = repeat or once(client)
     facts = passport.ready().to_meta()
-    meta = repeat(lambda: _meta(client, index))
+    meta = repeat(lambda: _meta(client, index)) | {PREVIOUS_KEY: previous}
     repeat(lambda: client.indices.put_settings(index=index, body={"index": dict(settings)}))
-    repeat(lambda: client.indices.put_mapping(index=index, body={"_meta": {PREVIOUS_KEY: previous} | meta | facts}))
+    repeat(lambda: client.indices.put_mapping(index=index, body={"_meta": meta | facts}))
     done = {"remove": {"index": index, "alias": loading_alias(index), "must_exist": True}}
     move_alias(client, alias, previous, index, [done], repeat)
 
@@ -218,18 +232,22 @@ def move_alias(
 ) -> None:
     """Let ``alias`` point to ``index`` instead of ``previous`` (None: to nothing), with ``more`` actions, all or none.
 
+    What the alias has besides an index (filter, routing, whether it is hidden) stays as it is.
+
     Raises IndexingError when the alias was moved by somebody else meanwhile; then nothing has changed.
     """
     import elasticsearch
 
-    # Of two that add the first index at once, the server refuses the second: an alias has one index to write to.
-    actions: list[Mapping[str, Any]] = [{"add": {"index": index, "alias": alias, "is_write_index": True}}, *more]
-    if previous is not None:
-        # Without must_exist a failing remove is answered 200 and the rest applied (9.5.3).
-        actions.insert(0, {"remove": {"index": previous, "alias": alias, "must_exist": True}})
-
     def move() -> None:
+        # Of two that add the first index at once, the server refuses the second: an alias has one index to write to.
+        add: dict[str, Any] = {"index": index, "alias": alias, "is_write_index": True}
+        actions: list[Mapping[str, Any]] = [{"add": add}, *more]
         try:
+            if previous is not None:
+                found = client.indices.get_alias(index=previous, name=alias)[previous]["aliases"][alias]
+                add.update({name: value for name, value in found.items() if name != "is_write_index"})
+                # Without must_exist a failing remove is answered 200 and the rest applied (9.5.3).
+                actions.insert(0, {"remove": {"index": previous, "alias": alias, "must_exist": True}})
             client.indices.update_aliases(actions=actions)
         except (elasticsearch.ApiError, elasticsearch.TransportError) as error:
             if live_index(client, alias) == index:
@@ -251,6 +269,13 @@ def delete_version(client: Elasticsearch, index: str) -> None:
         live = live_index(client, alias)
         if live == index:
             raise IndexingError(f"readers of {alias} see {index}, so it cannot be deleted", "roll back first")
+        found = client.options(ignore_status=404).indices.get_alias(index=index)
+        aliases = found.get(index, {}).get("aliases", {}) if found.meta.status == 200 else {}
+        if others := sorted(aliases.keys() - {loading_alias(index)}):
+            raise IndexingError(
+                f"readers of {', '.join(others)} see {index}, so it cannot be deleted",
+                "move that alias to another index, or remove it, first",
+            )
         # The numbers below the live one's are never given again as it is.
         if live is not None and _number(live) < int(number) > (_meta(client, live).get(HIGHEST_KEY) or 0):
             client.indices.put_mapping(index=live, body={"_meta": _meta(client, live) | {HIGHEST_KEY: int(number)}})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from elasticsearch import Elasticsearch
 
+from esvector.index.checkpoint import JobFolder
 from esvector.index.versions import list_versions, live_index
 from tests.support.crash_rounds import (
     DIMS,
@@ -164,3 +165,28 @@ def test_an_unfinished_version_is_not_gone_on_with_by_another_encoder(job: Job, 
     other.done()
     judge(es, alias, RECORDS, HashEncoder(DIMS, "other"), report=other.report)
     assert json.loads((job.folder / "report.json").read_text())["index"] == f"{alias}-000002"
+
+
+@pytest.mark.parametrize("reordered", [False, True])
+def test_what_changed_behind_the_checkpoint_of_a_killed_run_is_as_the_input_says(
+    job: Job, es: Elasticsearch, alias: str, reordered: bool
+) -> None:
+    """Of the documents that were acknowledged and that no checkpoint covers, one is gone, one changed, one bad."""
+    slow = replace(job, delay=0.0003)
+    assert slow.run("before:checkpoint:2").killed  # a whole window is behind the first one
+    (state,) = (slow.folder / "state").iterdir()
+    done = JobFolder(state.parent, state.name).load()
+    assert done is not None
+    place, acked = done.place, slow.acked
+    behind = [n for n in range(place, len(RECORDS)) if RECORDS[n]["id"] in acked]
+    gone, changed, bad = (behind[len(behind) // part] for part in (5, 3, 2))
+    later = [dict(record) for record in RECORDS]
+    later[changed]["text"] = "the new text of this one"
+    later[bad] = {"id": later[bad]["id"], "text": ["not any more"]}
+    if reordered:
+        later[place:] = [later[changed], *(one for n, one in enumerate(later[place:], place) if n != changed)]
+    later = [record for record in later if record["id"] != RECORDS[gone]["id"]]
+    write_source(job.source, later)
+    slow.done()
+    dead = {number for number, record in enumerate(later, 1) if not isinstance(record.get("text"), str)}
+    judge(es, alias, later, HashEncoder(DIMS), dead=dead, report=slow.report, letters=slow.letters, acked=acked)

@@ -124,9 +124,6 @@ def test_prune_deletes_what_left_the_source_but_not_most_of_it(
     assert es.count(index=alias)["count"] == 29
     forced, _ = index(records[1:10], "--prune", "--force")
     assert (forced["pruned"], es.count(index=alias)["count"]) == (20, 9)
-    alone = run("index", "papers.jsonl", "--into", alias, "--force")
-    assert alone.exit_code == 2
-    assert "--prune" in alone.stderr
 
 
 def test_skip_empty(index: Index, model: str) -> None:

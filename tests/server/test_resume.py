@@ -13,7 +13,7 @@ from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
 from esvector import EncoderProfile, Indexer, read_documents
-from esvector.errors import HopelessInputError, InterruptedRun, SourceChangedError
+from esvector.errors import HopelessInputError, IndexingError, InterruptedRun, SourceChangedError
 from esvector.index.versions import list_versions, live_index
 from esvector.types import IndexReport, Progress
 from tests.support.encoders import HashEncoder
@@ -209,3 +209,63 @@ def test_a_part_of_the_source_goes_into_the_live_index_beside_an_unfinished_vers
     assert (report.index, report.unchanged) == (f"{alias}-000001", 3)
     assert es.count(index=alias)["count"] == 29
     assert Indexer(es, alias, **unfinished, **stated).run(records).index == f"{alias}-000002"
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], [{"id": f"q{n}", "title": ""} for n in range(1_500)], [{"id": "q", "text": "x"}] * 1_500]
+)
+def test_a_wrong_source_costs_nothing_of_an_earlier_runs_unfinished_version(
+    es: Elasticsearch, alias: str, indexer: Indexer, encoder: CountingEncoder, wrong: Records
+) -> None:
+    records = papers(20_000)
+    interrupted(indexer, records)
+    es.indices.refresh(index=f"{alias}-000001")
+    held = {hit["_source"]["text"] for hit in _all(es, f"{alias}-000001")}
+    assert len(held) >= 5_000
+    with pytest.raises(IndexingError):
+        indexer.run(wrong)
+    assert live_index(es, alias) is None
+    encoder.texts.clear()
+    report = indexer.run(records)
+    assert (report.index, es.count(index=alias)["count"]) == (f"{alias}-000001", 20_000 - 20)
+    assert not held.intersection(encoder.texts)
+
+
+def test_most_of_an_unfinished_version_goes_where_that_is_said(es: Elasticsearch, alias: str, indexer: Indexer) -> None:
+    interrupted(indexer, papers(20_000))
+    other = [{"id": f"q{n}", "text": f"about subject {n}"} for n in range(300)]
+    with pytest.raises(IndexingError, match="--force"):
+        indexer.run(other)
+    indexer._run_options["most_pruned"] = 1.0  # as with another Indexer of the same folder
+    report = indexer.run(other)
+    assert (report.index, report.indexed, report.read) == (f"{alias}-000001", 300, 300)
+    assert es.count(index=alias)["count"] == 300
+
+
+def test_a_run_that_made_an_index_for_nothing_takes_it_away_again(
+    es: Elasticsearch, alias: str, tmp_path: Path, encoder: CountingEncoder
+) -> None:
+    indexer = Indexer(es, alias, encoder=encoder, field_types={"year": "integer"}, dead_letters=tmp_path / "dead.jsonl")
+    with pytest.raises(HopelessInputError):
+        indexer.run([{"id": f"p{n}", "text": f"about {n}", "year": "n.d."} for n in range(5)])
+    assert encoder.texts
+    assert list_versions(es, alias) == []
+
+
+@pytest.mark.parametrize("bad", [{"text": ["bad"]}, {"text": "fine", "year": "n.d."}])
+def test_a_record_that_is_rejected_by_now_leaves_nothing_of_an_earlier_attempt(
+    es: Elasticsearch, alias: str, indexer: Indexer, bad: dict[str, Any]
+) -> None:
+    records: Records = [{"id": f"p{n}", "text": f"about {n}", "year": 2000} for n in range(40_000)]
+    interrupted(indexer, records, 4_000)
+    es.indices.refresh(index=f"{alias}-000001")
+    assert es.exists(index=f"{alias}-000001", id="p5")
+    assert es.exists(index=f"{alias}-000001", id="p7")
+    records[5], records[7] = ({"id": f"p{row}", **bad} for row in (5, 7))
+    records[6]["text"] = "a good one beside them"
+    records.append({"id": "p5", "text": "again", "year": 2001})  # another record of an id that has a bad one
+    report = indexer.run(records)
+    assert (report.index, report.read, report.dead, report.indexed) == (f"{alias}-000001", 40_001, 2, 39_999)
+    assert es.count(index=alias)["count"] == 39_999
+    assert not es.exists(index=alias, id="p7")
+    assert es.get(index=alias, id="p5")["_source"]["text"] == "again"

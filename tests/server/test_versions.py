@@ -18,6 +18,7 @@ from esvector.cli import app
 from esvector.errors import ConfigError, IndexingError, IndexNotFoundError
 from esvector.index.graph import loading_body
 from esvector.index.history import prune, rollback, versions
+from esvector.index.reembed import reembed
 from esvector.index.versions import create_version, delete_version, list_versions, live_index, move_alias
 from tests.support.encoders import HashEncoder
 
@@ -78,6 +79,80 @@ def test_a_version_that_was_never_verified_is_refused(es: Elasticsearch, alias: 
     with pytest.raises(IndexingError, match="never verified"):
         rollback(es, alias, to=two)
     assert live_index(es, alias) == one
+
+
+def test_a_rollback_to_what_cannot_be_searched_is_refused(es: Elasticsearch, alias: str, build: Build) -> None:
+    one, two = build("one"), build("two")
+    body = es.indices.get_mapping(index=one)[one]["mappings"]
+    for index, settings in ((f"{alias}-closed", {}), (f"{alias}-red", {"routing.allocation.require._name": "nowhere"})):
+        es.indices.create(index=index, mappings=body, settings=settings, wait_for_active_shards=0)
+    es.indices.close(index=f"{alias}-closed")
+    for to in (f"{alias}-closed", f"{alias}-red", f"{alias}-000009", alias, f"{alias}-*"):
+        with pytest.raises(IndexingError):
+            rollback(es, alias, to=to)
+    assert live_index(es, alias) == two
+
+
+def test_what_an_alias_hides_stays_hidden_at_each_swap_and_rollback(
+    es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    def indexer() -> Indexer:
+        return Indexer(es, alias, encoder=HashEncoder(), rebuild=True, dead_letters=tmp_path / "dead.jsonl")
+
+    def visible() -> tuple[list[str], dict[str, Any]]:
+        index = live_index(es, alias)
+        assert index is not None
+        found = Searcher(es, alias, encoder=HashEncoder()).search("about 3", k=20)
+        return sorted(hit.id for hit in found), es.indices.get_alias(name=alias)[index]["aliases"][alias]
+
+    records = [{"id": str(n), "text": f"about {n}", "public": n % 2 == 0} for n in range(10)]
+    first = indexer().run(records).index
+    hides = {"filter": {"term": {"public": True}}, "search_routing": "1,2", "index_routing": "1", "is_hidden": True}
+    es.indices.update_aliases(actions=[{"add": {"index": first, "alias": alias, "is_write_index": True, **hides}}])
+    public = [str(n) for n in range(0, 10, 2)]
+    before = visible()
+    assert before == (public, {**hides, "is_write_index": True})
+    second = indexer().run(records).index
+    assert visible() == before
+    assert rollback(es, alias).index == first
+    assert visible() == before
+    assert reembed(indexer()).load.index not in (first, second)
+    assert visible() == before
+    assert es.count(index=live_index(es, alias))["count"] == 10
+
+
+def test_an_index_of_somebody_else_is_not_taken_from_its_readers_unasked(
+    es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    theirs = f"{alias}_v1"
+    es.indices.create(index=theirs, aliases={alias: {"filter": {"exists": {"field": "text"}}}})
+    es.index(index=theirs, id="their own", document={"text": "x"}, refresh=True)
+    options: dict[str, Any] = {"encoder": HashEncoder(), "dead_letters": tmp_path / "dead.jsonl"}
+    records = [{"id": "1", "text": "x"}]
+    with pytest.raises(IndexingError, match="--take-over"):
+        Indexer(es, alias, **options).run(records)
+    assert live_index(es, alias) == theirs
+    assert list_versions(es, alias) == []
+    report = Indexer(es, alias, **options, take_over=True).run(records)
+    assert (report.previous, live_index(es, alias)) == (theirs, report.index)
+    assert Indexer(es, alias, **options).run(records).unchanged == 1
+    done = rollback(es, alias)
+    assert (done.index, done.left, done.documents) == (theirs, report.index, 1)
+    assert es.search(index=alias)["hits"]["hits"][0]["_id"] == "their own"
+    with pytest.raises(IndexingError, match="--take-over"):
+        Indexer(es, alias, **options).run(records)
+    assert rollback(es, alias, to=report.index).left == theirs
+    assert rollback(es, alias, to=theirs).left == report.index
+    assert "filter" in es.indices.get_alias(name=alias)[theirs]["aliases"][alias]
+
+
+def test_a_version_that_another_alias_leads_to_is_not_deleted(es: Elasticsearch, alias: str, build: Build) -> None:
+    one = build("one")
+    es.indices.put_alias(index=one, name=f"{alias}-for-others")
+    build("two")
+    with pytest.raises(IndexingError, match=f"{alias}-for-others"):
+        prune(es, alias, 0)
+    assert es.count(index=f"{alias}-for-others")["count"] == 1
 
 
 def test_pruning_deletes_what_it_says(es: Elasticsearch, alias: str, build: Build) -> None:

@@ -15,7 +15,7 @@ from esvector.index.window import Counts
 
 def at(place: int) -> Checkpoint:
     counts = Counts(read=place, indexed=place - 1, dead=1)
-    return Checkpoint("papers-000001", "uuid", 3, place, "abc", counts, "papers.dead.jsonl")
+    return Checkpoint("papers-000001", "uuid", 3, 2, place, "abc", counts, "papers.dead.jsonl")
 
 
 @pytest.fixture
