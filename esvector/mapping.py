@@ -111,6 +111,11 @@ def serving_settings(template: Mapping[str, Any]) -> dict[str, Any]:
     return {name: wanted.get(name) for name in _LOADING}
 
 
+def states_pipeline(template: Mapping[str, Any]) -> bool:
+    """Whether ``template`` itself names an ingest pipeline for its documents."""
+    return "default_pipeline" in _index_settings(template)
+
+
 def vector_property(passport: Passport, templated: Mapping[str, Any], server: Server) -> dict[str, Any]:
     """Mapping of the vector field; ``templated`` may choose ``index_options``, and ``passport`` the rest.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BulkWriter", "RetryPolicy", "Traffic", "WriteResult"]
 
-_FILTER_PATH = ["items.*.status", "items.*.error"]
+_FILTER_PATH = ["items.*.status", "items.*.result", "items.*.error"]
 _LONGEST_REASON = 1000  # characters; an id of 512 bytes fits, and a proxy's page of HTML can be anything
 
 
@@ -56,6 +56,9 @@ class BulkWriter:
 
     ``target`` is never created by a write: a deleted index must not come back with a guessed mapping. The threads share
     what is learned: how many may send at once, how large a request may be, that the index is blocked, new credentials.
+
+    ``pipeline`` is the ingest pipeline of every document; None is the index's own default, which a template of the
+    cluster may name for indices that are not esvector's.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class BulkWriter:
         *,
         vector_field: str = "vector",
         packed: bool = True,
+        pipeline: str | None = "_none",
         body_bytes: int = 4 * 2**20,
         retry: RetryPolicy | None = None,
         stopping: threading.Event | None = None,
@@ -77,6 +81,7 @@ class BulkWriter:
         self._target = target
         self._vector_field = vector_field
         self._packed = packed
+        self._pipeline = pipeline
         self._stopping = stopping or threading.Event()
         self._bodies = BodySize(body_bytes)
         self._limiter = Limiter(self._stopping)
@@ -187,7 +192,7 @@ class BulkWriter:
                 answer = delivery.settle(answer.fates)
             elif answer.outcome is not Outcome.NOT_SENT:
                 delivery.doubt()
-            if answer.outcome is not Outcome.BLOCKED:
+            if answer.fates is not None and answer.outcome is not Outcome.BLOCKED:
                 self._blockade.end(sent)
             self._learn(answer.outcome, delivery.size(part), seconds)
             refused = {Outcome.BUSY: True, Outcome.BREAKER: True, Outcome.DONE: False}.get(answer.outcome)
@@ -206,6 +211,7 @@ class BulkWriter:
                 index=self._target,
                 operations=delivery.block.body(part),  # type: ignore[arg-type]  # bytes pass through unchanged (9.5.1)
                 require_alias=True,
+                pipeline=self._pipeline,
                 include_source_on_error=False,
                 filter_path=_FILTER_PATH,
             ).body

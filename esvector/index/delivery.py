@@ -16,6 +16,7 @@ __all__ = ["Answer", "Delivery", "Fate", "WriteResult", "read_fates"]
 Fate = dict[str, Any]  # what an answer says about one operation: "status", and "error" where it failed
 
 _CREATED = 201  # status of an item whose id was new; 200 is one that took another's place, or was deleted
+_DROPPED = {"reason": "an ingest pipeline of the index dropped the document"}
 # Of the outcomes in one answer, the one to act on first.
 _URGENCY = (Action.STOP, Action.PAUSE, Action.SHRINK, Action.AGAIN, Action.ISOLATE)
 
@@ -115,6 +116,8 @@ class Delivery:
         for position, fate in zip(part, fates, strict=True):
             error = fate.get("error") or {}
             outcome = classify_item(fate["status"], error)
+            if fate.get("result") == "noop":  # 200, although nothing was done
+                outcome, error = Outcome.POISON, _DROPPED
             match outcome.action:
                 case Action.COUNT:
                     self._count(position, outcome, fate["status"])

@@ -12,10 +12,11 @@ from esvector.types import IndexReport
 __all__ = ["check_count", "defect", "final_report"]
 
 
-def check_count(load: Load, index: str, before: int, count: int) -> None:
+def check_count(load: Load, index: str, before: int, count: int, *, update: bool) -> None:
     """Raise VerificationError unless ``count``, what ``index`` holds, is what was there ``before`` and what is new.
 
-    Raises HopelessInputError when nothing of the input could be indexed.
+    Raises HopelessInputError when nothing of the input could be indexed, unless it is an ``update`` of an index that
+    keeps what it has: that may have nothing to bring.
     """
     created, uncertain, counts = load.created, load.uncertain, load.ledger.counts
     if not before + created <= count <= before + created + uncertain:
@@ -25,7 +26,7 @@ def check_count(load: Load, index: str, before: int, count: int) -> None:
             + " new ones",
             "see whether something else writes to it, and the server's log; then run the same command again",
         )
-    if count == 0 or counts.read == counts.dead + counts.filtered:
+    if count == 0 or (counts.read == counts.dead + counts.filtered and not update):
         raise load.hopeless()
 
 

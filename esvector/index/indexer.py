@@ -138,6 +138,10 @@ class Indexer:
         if profile is not None and encoder is not None:
             raise ConfigError("an index has one encoder", "give profile=EncoderProfile(...) or encoder=..., not both")
         check_alias(alias)
+        if vector_field is not None and "." in vector_field:
+            raise ConfigError(
+                f"the vector field {vector_field!r} has a dot in its name", "name a field of the top level"
+            )
         if element_type is not None:
             check_element_type(element_type)
         self.client = client

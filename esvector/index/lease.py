@@ -106,6 +106,7 @@ class Lease:
 
         while True:
             held = self._read()
+            self._at = None  # gone, unless it was read
             if held is not None:
                 self._at = held["_seq_no"], held["_primary_term"]
                 if held["_source"]["owner"] not in (None, self._owner):

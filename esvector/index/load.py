@@ -36,6 +36,8 @@ __all__ = ["Encoded", "Load", "RecordOptions"]
 
 HOPELESS = 1000
 """Refused records from which on a run may be hopeless."""
+ALL_REFUSED = 100
+"""Documents of one window that the server refuses, from which on a run that has written none is hopeless."""
 REPEATED_IDS_SHOWN = 10
 
 Encoded = tuple[Window, NDArray[np.float32]]
@@ -368,7 +370,9 @@ class Load:
             room = REPEATED_IDS_SHOWN - len(self.repeated_ids)
             named = [*result.repeated_ids, *(id_ for id_, flag in zip(ids, window.repeated, strict=True) if flag)]
             self.repeated_ids += list(dict.fromkeys(named))[: max(0, room)]
-        if len(refused) == len(ids) > 1 and not self._written:
+        # Not where a few changed documents of a good index are refused.
+        accepted = window.counts.indexed + window.counts.unchanged + self.ledger.counts.unchanged
+        if len(refused) >= ALL_REFUSED and not accepted and not self._written:
             raise self.hopeless()
 
     def _bury(self, window: Window, row: int, reason: str) -> None:

@@ -103,7 +103,8 @@ def classify_answer(error: ApiError, documents: int) -> Outcome:
         case 503:
             return Outcome.TROUBLE
         # Not from Elasticsearch, whose errors have a type: a proxy on the way, which may have passed the request on.
-        case 400 | 404 if not kind:
+        # 408, 425 and 499 are what load balancers say of a request that was too slow for them.
+        case 400 | 404 | 408 | 425 | 499 if not kind:
             return Outcome.UNKNOWN
         case _:
             return Outcome.UNKNOWN if status >= 500 else Outcome.NOT_UNDERSTOOD

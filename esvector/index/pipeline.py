@@ -6,6 +6,7 @@ before it, so a slow end slows the reader and memory stays bounded. The first er
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,9 @@ from typing import Any
 from esvector.types import StageTime
 
 __all__ = ["Pipeline", "Stage", "Stopped"]
+
+_LOOK = 0.2  # seconds between two looks at whether a stage has failed
+_ABANDON = 2.0  # seconds that a failed pipeline waits for stages that hang, such as a reader of a silent pipe
 
 StageFunction = Callable[[Iterator[Any]], Iterable[Any]]
 
@@ -41,6 +45,7 @@ class Pipeline:
     ) -> None:
         self.stopping = stopping or threading.Event()
         self._error: BaseException | None = None
+        self._failed_at = 0.0
         self._lock = threading.Lock()
         first = Stage("read", lambda _: source)
         channels = [_Channel(depth, workers) for workers in (stage.workers for stage in [first, *stages])]
@@ -66,12 +71,19 @@ class Pipeline:
             thread.start()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait up to ``timeout`` seconds; True when every stage has ended. Raises the first error of any stage."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
-            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
-            return False
+        """Wait up to ``timeout`` seconds; True when every stage has ended.
+
+        Raises the first error of any stage, at the latest 2 seconds after it: threads are daemons, so one that hangs is
+        left.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while alive := [thread for thread in self._threads if thread.is_alive()]:
+            now = time.monotonic()
+            if self._error is not None and now >= self._failed_at + _ABANDON:
+                break
+            if now >= deadline:
+                return False
+            alive[0].join(min(deadline - now, _LOOK))
         if self._error is not None:
             raise self._error
         return True
@@ -100,7 +112,8 @@ class Pipeline:
             pass
         except BaseException as error:  # every error of a thread must reach the caller
             with self._lock:
-                self._error = self._error or error
+                if self._error is None:
+                    self._error, self._failed_at = error, time.monotonic()
             self.stop()
         finally:
             clock.stop()

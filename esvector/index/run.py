@@ -36,7 +36,7 @@ from esvector.index.versions import (
     serve_version,
 )
 from esvector.index.window import Account, Counts, Window
-from esvector.mapping import build_index_body, find_vector, serving_settings
+from esvector.mapping import build_index_body, find_vector, serving_settings, states_pipeline
 from esvector.passport import Passport
 from esvector.types import IndexReport, Progress
 
@@ -244,7 +244,8 @@ class Run:
         """
         if compare is None:
             return next((window for window in windows if not self._is_done(window)), None), windows
-        with ThreadPoolExecutor(1, "esvector-compare") as one_thread:
+        one_thread = ThreadPoolExecutor(1, "esvector-compare")
+        try:
             following = next(windows, None)
             while (window := following) is not None:
                 compared = one_thread.submit(compare, window)
@@ -253,6 +254,11 @@ class Run:
                 self._progress(self._load.progress("comparing"))
                 if not self._is_done(window):
                     return window, chain([] if following is None else [following], windows)
+        except BaseException:
+            self._load.stopping.set()  # what waits for the server there is not waited for
+            raise
+        finally:
+            one_thread.shutdown(wait=False)
         return None, windows
 
     def _is_done(self, window: Window) -> bool:
@@ -278,6 +284,7 @@ class Run:
             loading_alias(self._require_target().index),
             vector_field=self._making.vector_field,
             packed=self._server.takes_packed_vectors,
+            pipeline=None if states_pipeline(self._making.template) else "_none",
             body_bytes=self._options.body_bytes,
             retry=self._options.retry,
             stopping=self._load.stopping,
@@ -353,7 +360,8 @@ class Run:
         index = self._target.index
         self._repeat(lambda: self._client.indices.refresh(index=index))
         count = self._count(index)
-        check_count(self._load, index, before, count)
+        update = self.updates_live and not self._options.prune
+        check_count(self._load, index, before, count, update=update)
         return count
 
     def _prune(self, compare: Comparison | None, count: int) -> int:

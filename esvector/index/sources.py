@@ -66,8 +66,8 @@ class Documents(Iterator[Record | BadRecord]):
         return next(self._records)
 
     def rewind(self) -> bool:
-        """Begin anew with the first record; False, and nothing changed, where standard input is among the inputs."""
-        if any(found.path is None for found in self._inputs):
+        """Begin anew with the first record; False, and nothing changed, where an input is no file but a pipe."""
+        if not all(found.path is not None and found.path.is_file() for found in self._inputs):
             return False
         self._records = self._read()
         self._done = 0.0

@@ -102,7 +102,9 @@ def find_targets(client: Elasticsearch, alias: str) -> list[Target]:
     One whose passport cannot be read, or that an older esvector made, is left out: it can only be replaced.
     """
     with explain_errors(client):
-        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings,settings", expand_wildcards="open")
+        found = client.indices.get(
+            index=f"{alias}-*", features="aliases,mappings,settings", expand_wildcards="open,hidden"
+        )
     name = re.compile(re.escape(alias) + r"-\d{6,}")
     versions = sorted((index for index in found if name.fullmatch(index)), reverse=True)
     targets = (_target(index, alias, found[index]) for index in versions)

@@ -12,6 +12,7 @@ from esvector.errors import IndexingError
 from esvector.index.bulk import BulkWriter, RetryPolicy
 from esvector.index.pipeline import Stopped
 from tests.support.proxy import Proxy
+from tests.support.proxy_faults import Inject
 from tests.support.writing import QUICK, assert_holds, batch_of, until, write
 
 BATCH = batch_of(2000)
@@ -48,6 +49,22 @@ def test_while_it_is_blocked_one_request_asks_from_time_to_time(
     # Each sender meets it, once more if its first request was under way when it began; two or three probes follow, and
     # each asks a last time before it gives up. Without the pause there would be hundreds.
     assert proxy.bulks <= 2 * SENDERS + 3 + SENDERS
+
+
+def test_an_answer_of_somebody_else_is_no_end_of_the_block(
+    es: Elasticsearch, behind: Elasticsearch, proxy: Proxy, target: str
+) -> None:
+    """Only a write that the server has taken is."""
+    set_block(es, target, "write", True)
+    proxy.on(2, Inject(502))  # the first probe
+    writer = BulkWriter(behind, target, retry=QUICK)
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(write, writer, BATCH[:100], threads=1)
+        until(lambda: proxy.bulks >= 5, result)
+        set_block(es, target, "write", None)
+        assert result.result().created == 100
+    assert proxy.faults == 1
+    assert writer.traffic.blocks == 1
 
 
 def test_a_run_that_is_stopped_does_not_wait_for_the_block_to_go(es: Elasticsearch, target: str) -> None:

@@ -15,7 +15,7 @@ from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
 from esvector import Indexer, Searcher, read_documents
-from esvector.errors import ConfigError, IndexingError, InterruptedRun
+from esvector.errors import ConfigError, HopelessInputError, IndexingError, InterruptedRun
 from esvector.index.bulk import RetryPolicy
 from esvector.index.inspect import describe_versions
 from esvector.index.versions import list_versions, live_index
@@ -215,12 +215,20 @@ def test_an_interrupted_run_leaves_readers_alone_and_can_be_repeated(
     assert report.indexed + report.unchanged == 30
 
 
-def test_a_run_without_anything_to_index_is_refused(index: Any, es: Elasticsearch, alias: str) -> None:
+def test_a_run_without_anything_to_index_makes_no_index_and_leaves_a_live_one_alone(
+    index: Any, es: Elasticsearch, alias: str
+) -> None:
+    without_text = [{"id": str(i), "body": "x"} for i in range(5)]
+    for records in ([], without_text):
+        with pytest.raises(HopelessInputError):
+            index(records)
+    assert list_versions(es, alias) == []
     index(papers(10))
-    with pytest.raises(IndexingError, match="no records"):
-        index([])
-    with pytest.raises(IndexingError, match="none of the first 5 records"):
-        index([{"id": str(i), "body": "x"} for i in range(5)])
+    assert index([]).read == 0
+    assert index(without_text).dead == 5
+    for records in ([], without_text):  # as the whole of a source they would leave nothing
+        with pytest.raises(HopelessInputError):
+            index(records, prune=True, most_pruned=1.0)
     assert es.count(index=alias)["count"] == 10
 
 
@@ -330,3 +338,37 @@ def test_an_index_of_another_version_of_esvector_is_replaced(
     assert made.run(records).previous == first
     assert [version.index for version in describe_versions(es, alias)] == [f"{alias}-000002"]
     assert f"{first} is left out" in caplog.text
+
+
+@pytest.mark.parametrize("stated", [False, True])
+def test_an_ingest_pipeline_of_the_clusters_templates_is_for_others(
+    es: Elasticsearch, alias: str, tmp_path: Path, stated: bool
+) -> None:
+    """But one that the mapping of the user names is for us: here one that is missing, so that it is seen."""
+    default = {"settings": {"index.default_pipeline": "not there"}}
+    mapping = {**default, "mappings": {}} if stated else None
+    if not stated:
+        es.indices.put_index_template(name=alias, index_patterns=[f"{alias}-*"], template=default, priority=500)
+    indexer = Indexer(es, alias, encoder=HashEncoder(), mapping=mapping, dead_letters=tmp_path / "dead.jsonl")
+    try:
+        if stated:
+            with pytest.raises(HopelessInputError, match="not there"):
+                indexer.run([{"id": "1", "text": "x"}])
+        else:
+            assert indexer.run([{"id": "1", "text": "x"}]).indexed == 1
+    finally:
+        es.options(ignore_status=404).indices.delete_index_template(name=alias)
+
+
+def test_a_hidden_index_is_found_again(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
+    mapping = {"settings": {"index": {"hidden": True}}, "mappings": {}}
+    records = [{"id": "1", "text": "x"}]
+    options: dict[str, Any] = {"encoder": HashEncoder(), "dead_letters": tmp_path / "dead.jsonl"}
+    first = Indexer(es, alias, mapping=mapping, **options).run(records)
+    again = Indexer(es, alias, **options).run(records)
+    assert (again.index, again.unchanged) == (first.index, 1)
+
+
+def test_a_vector_field_within_an_object_is_refused(es: Elasticsearch, alias: str) -> None:
+    with pytest.raises(ConfigError, match=r"emb\.vec"):
+        Indexer(es, alias, encoder=HashEncoder(), vector_field="emb.vec")

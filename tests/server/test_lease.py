@@ -113,3 +113,24 @@ def test_two_indexers_on_one_alias(es: Elasticsearch, alias: str, tmp_path: Path
     assert report.indexed == 3000
     assert "on this machine" in refusals[0]
     assert f"another run is changing {alias}" in refusals[1]
+
+
+def test_a_lease_document_that_is_deleted_while_it_is_watched_is_no_obstacle(es: Elasticsearch, alias: str) -> None:
+    left = lease(es, alias, "one")
+    left._thread = threading.Thread(target=lambda: None)
+    left.__enter__()
+    second = lease(es, alias, "two")
+    second._ended = _Deletes(es, alias)  # type: ignore[assignment]
+    second._acquire()
+    assert es.get(index=LEASES_INDEX, id=alias)["_source"]["owner"] == "two"
+    assert second._beats == 2  # the first was for the document as it had been read
+
+
+class _Deletes:
+    """Takes the place of the event that a lease waits on between two looks."""
+
+    def __init__(self, es: Elasticsearch, alias: str) -> None:
+        self._es, self._alias = es, alias
+
+    def wait(self, _seconds: float) -> None:
+        self._es.delete(index=LEASES_INDEX, id=self._alias, refresh=True)

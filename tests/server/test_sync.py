@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from elasticsearch import Elasticsearch
 from numpy.typing import NDArray
 
 from esvector import Indexer, Searcher
-from esvector.errors import ConfigError, IndexingError
+from esvector.client import connect
+from esvector.errors import ConfigError, IndexingError, InterruptedRun
+from esvector.index.bulk import RetryPolicy
 from esvector.index.versions import list_versions
 from esvector.types import IndexReport
 from tests.support.encoders import HashEncoder
+from tests.support.proxy import Proxy
 
 Records = list[dict[str, Any]]
 
@@ -215,3 +219,37 @@ def test_searching_finds_what_was_synced(index: Any, es: Elasticsearch, alias: s
     hit = Searcher(es, alias, encoder=HashEncoder()).search("a completely different subject", k=1)[0]
     assert (hit.id, dict(hit.source)) == ("p9", records[9])
     assert hit.score == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_a_few_changed_documents_that_are_refused_are_dead_letters(
+    es: Elasticsearch, alias: str, tmp_path: Path, more: int
+) -> None:
+    def run(records: list[dict[str, Any]]) -> IndexReport:
+        return Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl").run(records)
+
+    whole: list[dict[str, Any]] = [{"id": f"p{n}", "text": f"about {n}", "year": 2000} for n in range(200)]
+    run(whole)
+    bad = [{"id": f"p{n}", "text": "new", "year": "n.d."} for n in range(more)]
+    report = run([*bad, *whole[more:]])
+    assert (report.dead, report.unchanged) == (more, 200 - more)
+    report = run(bad)  # the delta alone, which may be nothing at all
+    assert (report.read, report.dead, es.count(index=alias)["count"]) == (more, more, 200)
+
+
+def test_an_interrupt_does_not_wait_for_what_is_compared(
+    es: Elasticsearch, alias: str, tmp_path: Path, server_url: str
+) -> None:
+    records = [{"id": f"p{n}", "text": f"about {n}"} for n in range(5_000)]
+    options: dict[str, Any] = {"encoder": HashEncoder(), "dead_letters": tmp_path / "dead.jsonl"}
+    Indexer(es, alias, **options).run(records)
+    with Proxy(server_url) as proxy, connect(proxy.url, environ={}) as client, ExitStack() as stack:
+
+        def interrupted() -> Iterator[dict[str, Any]]:
+            yield from records[:2047]
+            stack.enter_context(proxy.down())
+            yield records[2047]  # the window is compared while the next is read
+            raise KeyboardInterrupt
+
+        with pytest.raises(InterruptedRun):
+            Indexer(client, alias, **options, retry=RetryPolicy(give_up_after=3600)).run(interrupted())

@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from esvector.index.delivery import Delivery, read_fates
+from esvector.index.outcomes import Outcome
 from esvector.index.packing import pack
 from esvector.index.passages import PassageWindow
 
@@ -73,3 +75,14 @@ def test_bodies_are_cut_into_even_parts_without_losing_any(limit: int) -> None:
     assert all(len(block.body(part)) <= limit + 2 * largest or len(part) == 1 for part in parts)
     if limit == 10**9:
         assert len(parts) == 1
+
+
+def test_a_document_that_a_pipeline_of_the_index_dropped_is_refused_and_not_counted_as_written() -> None:
+    delivery = Delivery(pack(["a", "b"], [1, 2], [b"{}", b"{}"], VECTORS, "vector", packed=True), 1000, deletes=False)
+    delivery.next_part(1000)
+    answer = {"items": [{"index": {"status": 201, "result": "created"}}, {"index": {"status": 200, "result": "noop"}}]}
+    fates = read_fates(answer, 2)
+    assert fates is not None
+    assert delivery.settle(fates).outcome is Outcome.DONE
+    assert (delivery.result.created, delivery.result.replaced, delivery.pending) == (1, 0, 0)
+    assert [position for position, _ in delivery.result.refused] == [1]

@@ -118,3 +118,25 @@ def test_times_tell_who_worked_and_who_waited() -> None:
     assert busy.busy > 0.3 > starved.busy
     assert starved.starved > 0.3
     assert read.blocked > 0.2
+
+
+def test_an_error_is_raised_although_another_stage_hangs() -> None:
+    """Such as a reader of a pipe to which nobody writes."""
+    released = threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 1
+        released.wait()
+
+    def fail(items: Iterator[int]) -> Iterator[None]:
+        for _ in items:
+            raise ValueError("it failed")
+        yield None
+
+    pipeline = Pipeline(source(), [Stage("fail", fail)])
+    pipeline.start()
+    try:
+        with pytest.raises(ValueError, match="it failed"):
+            pipeline.join()
+    finally:
+        released.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,3 +94,12 @@ def test_the_share_that_is_read_grows_to_one_and_is_unknown_for_stdin(tmp_path: 
     assert 0.4 < (shares[999] or 0) < 0.6
     assert shares[-1] == pytest.approx(1)
     assert read_documents("-", stdin=io.BytesIO(lines)).share_read() is None
+
+
+def test_only_files_are_read_again() -> None:
+    """What is read of a pipe is gone; so it would begin with what comes next."""
+    write("a.jsonl", "{}")
+    os.mkfifo("pipe.jsonl")
+    assert read_documents("a.jsonl").rewind()
+    assert not read_documents("a.jsonl", "pipe.jsonl").rewind()
+    assert not read_documents("a.jsonl", "-").rewind()
