@@ -41,13 +41,17 @@ serve({descriptor})
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a child tells of its encoder of documents, and what tokenizes for it in any process."""
+    """What a child tells of its encoder of documents, and what tokenizes for it in any process.
+
+    ``attention`` says how it runs texts, and why: nobody reads the child's log.
+    """
 
     profile: EncoderProfile
     sources: dict[str, str]
     warnings: tuple[str, ...]
     dims: int
     tokenizer: TextTokenizer
+    attention: str = ""
 
 
 class Child:
@@ -69,6 +73,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what libraries print is no output of this program
                 pass_fds=[theirs.fileno()],
+                env=_environment(),
             )
         with suppress(OSError):  # when it is dead already, the first message tells
             self._pipe.send_bytes(opening)
@@ -118,6 +123,12 @@ class Child:
             return None
 
 
+def _environment() -> dict[str, str]:
+    """The environment of a child: on a GPU memory grows in segments, or batches of ever other shapes fragment it."""
+    given = any(name in os.environ for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"))
+    return {**os.environ, **({} if given else {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})}
+
+
 def serve(descriptor: int) -> None:
     """Be the child: load the encoder, then encode what comes over the pipe ``descriptor``, until its end."""
     os.set_inheritable(descriptor, False)  # no process that a library starts may hold it
@@ -146,7 +157,8 @@ def _describe(encoder: ModelEncoder, batcher: Batcher) -> Loaded:
             f"{encoder.profile.model} tokenizes its texts itself, so it cannot run in a process of its own",
             "use one device",
         )
-    return Loaded(encoder.profile, encoder.sources, encoder.warnings, tower.dims, tower.tokenizer)
+    attention = getattr(tower.backend, "attention", "")
+    return Loaded(encoder.profile, encoder.sources, encoder.warnings, tower.dims, tower.tokenizer, attention)
 
 
 def _answer(batcher: Batcher, tokens: Tokens, parent: Connection[Any, Any]) -> EncodedWindow | EsvectorError:

@@ -6,6 +6,7 @@ model lives in a child; this process has its tokenizer, no torch, and sends toke
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 from collections import deque
@@ -27,6 +28,7 @@ __all__ = ["ProcessEngine"]
 
 # Losses in a row, beyond the halvings that lead to one text, after which the device is at fault and no text.
 _LOSSES = 8
+_log = logging.getLogger(__name__)
 
 
 class ProcessEngine:
@@ -69,6 +71,11 @@ class ProcessEngine:
     def warnings(self) -> tuple[str, ...]:
         """What a user should look at, once the encoder is loaded."""
         return self._wait().warnings
+
+    @property
+    def attention(self) -> str:
+        """How texts are run, and why, once the encoder is loaded."""
+        return self._wait().attention
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -159,7 +166,9 @@ class ProcessEngine:
             self._child = Child(self._opening, self._who)
         try:
             loaded = self._child.loaded()
-            self._loaded = self._loaded or loaded
+            if self._loaded is None:
+                self._loaded = loaded
+                _log.info("%s encodes in %s, texts %s", self._who, loaded.profile.dtype, loaded.attention)
             check_match(self._loaded.profile, loaded.profile)  # files can change before a restart
         except BaseException:
             self._discard(kill=True)

@@ -241,7 +241,7 @@ def test_a_budget_at_its_limit_seldom_runs_into_it() -> None:
     for _ in range(40):
         assert not batcher.encode(tower.tokenize(texts)).refused
     assert failed <= 8
-    assert ran > 4000
+    assert ran >= 4000
 
 
 def test_out_of_memory_in_the_middle_keeps_what_is_done() -> None:
