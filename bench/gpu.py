@@ -68,7 +68,7 @@ class Run:
         self.section = section
         self.out: Path | None = args.out
         self.folder = Path(args.folder)
-        self.minilm: str = args.model
+        self.minilm: str = args.model if not args.small else ""
 
     @property
     def cuda(self) -> bool:
@@ -210,6 +210,11 @@ def shape(run: Run, name: str) -> str:
     modules = [Transformer(str(inner)), Pooling(dims, pooling), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
     return str(folder)
+
+
+def minilm(run: Run) -> str:
+    """The real MiniLM, or a model of its shape."""
+    return run.minilm or shape(run, "bert-mean" if run.small else "minilm-shape")
 
 
 def cosines(a: Vectors, b: Vectors) -> dict[str, float]:
@@ -444,7 +449,7 @@ def waits(run: Run) -> None:
 
 def shapes(run: Run) -> None:
     """What a batch of a shape never seen before costs, with and without cuDNN's attention."""
-    tower = tower_of(run, run.minilm or shape(run, "minilm-shape"))
+    tower = tower_of(run, minilm(run))
     tokens = tower.tokenize(texts(run.count(4096), seed=6))
     sizes = [np.arange(run.count(200, 5) + 3 * n) for n in range(run.count(12, 3))]
     for wanted in (False, True):
@@ -471,7 +476,7 @@ def memory(run: Run) -> None:
     if not run.cuda:
         run.say("needs a GPU")
         return
-    tower = tower_of(run, run.minilm or shape(run, "minilm-shape"))
+    tower = tower_of(run, minilm(run))
     tokens = tower.tokenize(texts(8192, seed=7))
     expected = vectors_of(tower, tokens)
     free()
@@ -502,8 +507,8 @@ def memory(run: Run) -> None:
 
 def tokens(run: Run) -> None:
     """What tokenizing can feed, and how much of it holds the GIL."""
-    tower = tower_of(run, run.minilm or shape(run, "minilm-shape"), "cpu", dtype="float32")
-    many = prose(run.count(32_768))
+    tower = tower_of(run, minilm(run), "cpu", dtype="float32")
+    many = prose(run.count(32_768, 16))
     rust = tower.tokenizer._tokenizer
     read = int(tower.tokenize(many).lengths.sum())
     whole = timed(run, lambda: tower.tokenize(many))
@@ -531,35 +536,35 @@ def tokens(run: Run) -> None:
 
 def tokens_here(run: Run) -> None:
     """One of several processes of ``tokens``."""
-    tower = tower_of(run, run.minilm or shape(run, "minilm-shape"), "cpu", dtype="float32")
-    many = prose(run.count(32_768))
+    tower = tower_of(run, minilm(run), "cpu", dtype="float32")
+    many = prose(run.count(32_768, 16))
     read = int(tower.tokenize(many).lengths.sum())
     print(read / timed(run, lambda: tower.tokenize(many), 3, warm=False) / 1e6)
 
 
 def speed(run: Run) -> None:
     """MiniLM: sentence-transformers as everybody runs it, its best, and ours by budget, in process and in a child."""
-    folder = run.minilm or shape(run, "minilm-shape")
-    many = prose(run.count(65_536, 128), seed=9)
+    folder = minilm(run)
+    many = prose(run.count(65_536, 16), seed=9)
     base = None
     plans = (
-        ("float32", 32, run.count(8192)),
-        ("bfloat16", 512, run.count(32_768)),
-        ("float16", 512, run.count(32_768)),
+        ("float32", 32, run.count(8192, 16)),
+        ("bfloat16", 512, run.count(32_768, 16)),
+        ("float16", 512, run.count(32_768, 16)),
     )
     for dtype, size, count in plans[: 2 if run.small else 3]:
         model = theirs(run, folder, dtype)
         work = partial(
             model.encode, many[:count], batch_size=size, show_progress_bar=False, convert_to_tensor=dtype != "float32"
         )
-        model.encode(many[:64], show_progress_bar=False, convert_to_tensor=True)
+        model.encode(many[:16], show_progress_bar=False, convert_to_tensor=True)
         rate = count / timed(run, work, 1, warm=False)
         base = base or rate
         run.say(f"sentence-transformers, {dtype}, batches of {size}", texts_per_s=rate, times=rate / base)
         del model
         free()
     base = base or 1.0
-    for dtype in ("bfloat16", "float16"):
+    for dtype in ("bfloat16",) if run.small else ("bfloat16", "float16"):
         tower = tower_of(run, folder, dtype=dtype)
         all_tokens = tower.tokenize(many)
         read = int(all_tokens.lengths.sum())
@@ -630,13 +635,13 @@ def large(run: Run) -> None:
     """Other shapes: the share of the measured bf16 peak that they reach, and their memory."""
     top = peak(run)
     plans = (("base", 16_384), ("large", 8192), ("qwen3-0.6b", 4096), ("modernbert-base", 8192))
-    for name, count in (("minilm-shape", 64),) if run.small else plans:
+    for name, count in (("bert-cls", 16),) if run.small else plans:
         folder = shape(run, name)
         started = time.perf_counter()
         tower = tower_of(run, folder)
         loaded = time.perf_counter() - started
         backend: Any = tower.backend
-        some = tower.tokenize(texts(run.count(count), median=110, seed=10))
+        some = tower.tokenize(texts(run.count(count, 16), median=110, seed=10))
         weights = sum(
             p.numel()
             for key, p in backend.embedder.named_parameters()
@@ -663,7 +668,7 @@ def large(run: Run) -> None:
         free()
         model, some_texts = (
             theirs(run, folder, "bfloat16"),
-            texts(run.count(count), median=110, seed=10)[: run.count(2048)],
+            texts(run.count(count, 16), median=110, seed=10)[: run.count(2048, 16)],
         )
         work = partial(model.encode, some_texts, batch_size=128, show_progress_bar=False, convert_to_tensor=True)
         run.say(
@@ -675,7 +680,7 @@ def large(run: Run) -> None:
 
 def lost(run: Run) -> None:
     """An id beyond the vocabulary is an assert of the device: it must cost its text and restarts, not the load."""
-    with engine_of(run, run.minilm or shape(run, "minilm-shape")) as engine:
+    with engine_of(run, minilm(run)) as engine:
         some = engine.tokenize(documents(texts(run.count(64, 5), seed=11)))
         engine.encode(some)
         started = time.perf_counter()
