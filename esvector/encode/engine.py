@@ -17,7 +17,11 @@ _BUDGET = 2048  # padded tokens of a batch for an application's own encoder
 
 
 class DocumentEngine(Protocol):
-    """Encodes windows of documents on one device: ``tokenize`` in any thread, ``encode`` in one."""
+    """Encodes windows of documents on one device: ``tokenize`` in any thread, ``encode`` in ``at_once`` threads."""
+
+    @property
+    def at_once(self) -> int:
+        """Windows that keep it busy."""
 
     def tokenize(self, documents: Sequence[Document]) -> Inputs:
         """Tokenize what the encoder reads of ``documents``."""
@@ -28,6 +32,8 @@ class DocumentEngine(Protocol):
 
 class LocalEngine:
     """Encodes in this process."""
+
+    at_once = 1
 
     def __init__(self, batcher: Batcher, compose: Callable[[Document], str]) -> None:
         self._batcher = batcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,13 +18,13 @@ from esvector.encode.layout import Layout, read_layout
 from esvector.encode.models import ModelFiles, find_model
 from esvector.encode.modules import SideModules, as_sentence_transformer, default_device, load_side
 from esvector.encode.presets import find_preset
-from esvector.encode.probes import PROBES
 from esvector.encode.profile import EncoderProfile, Side
 from esvector.encode.tower import ModelTower, TextTower, finish
 from esvector.errors import ConfigError, require
 
 __all__ = ["load_encoder", "recognize"]
 
+_log = logging.getLogger(__name__)
 _DTYPES = ("float32", "bfloat16", "float16")
 # Instructor's instructions take part in attention, but not in pooling; a copy of its files does not say so.
 _NOT_POOLED = frozenset({"instructor"})
@@ -145,8 +146,8 @@ def _tower(
     if shared is not None:
         backend.attend_as(shared.tower.backend)  # type: ignore[attr-defined]  # built here, a moment ago
     elif backend.device.type == "cuda":
-        texts = [text for text in PROBES for _ in range(64)]
-        backend.choose_attention(*modules.tokenizer(texts).padded(np.arange(len(texts)), modules.tokenizer.pad_id))
+        backend.choose_attention(modules.tokenizer)
+        _log.info("%s on %s runs texts %s", profile.model, device, backend.attention)
     build = partial(ModelTower, modules.tokenizer, dims=dims, normalize=normalize)
     return LoadedTower(build(backend), lambda: build(backend.exact()))
 

@@ -112,7 +112,20 @@ def _load(layout: Layout, side: Side, dtype: str) -> list[nn.Module]:
             f"cannot load the model in {layout.path}: {type(error).__name__}: {error}",
             "check that the folder is a complete model; one with code of its own is refused",
         ) from error
-    return [module.to(kwargs["dtype"]) for module in modules]
+    for module in modules:
+        _cast(module, kwargs["dtype"])
+    return modules
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> None:
+    """Cast what transformers did not load: from_pretrained leaves in float32 what half precision would spoil.
+
+    Rotary frequencies are such buffers: rounded to bfloat16 they turn a token 1,000 places away by a radian too much.
+    """
+    from transformers import PreTrainedModel
+
+    if not any(isinstance(part, PreTrainedModel) for part in module.modules()):
+        module.to(dtype)
 
 
 def _check_activations(layout: Layout, side: Side) -> None:
@@ -159,15 +172,17 @@ def _is_static(module: nn.Module) -> bool:
 def _length(first: nn.Module, asked: int | None) -> int | None:
     if _is_static(first):
         return asked
-    own = getattr(first, "max_seq_length", None)
+    own, positions = getattr(first, "max_seq_length", None), position_limit(first)
     if asked is None:
-        return int(own) if own and own < 10**6 else position_limit(first)
-    if (positions := position_limit(first)) is not None and asked > positions:
+        # sentence-transformers reads max_position_embeddings, which RoBERTa and its kin cannot use in full.
+        limits = [int(limit) for limit in (own, positions) if limit and limit < 10**6]
+        asked = min(limits, default=None)
+    elif positions is not None and asked > positions:
         raise ConfigError(
             f"max_length is {asked}, but the model has positions for {positions} tokens",
             f"use at most {positions}, or a model made for longer texts",
         )
-    if own is not None:
+    if own is not None and asked is not None:
         first.max_seq_length = asked  # type: ignore[assignment]  # as above
     return asked
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,18 @@ class Tower(Protocol):
         """Whether nothing more can be run after ``error`` in this process."""
 
 
+@runtime_checkable
+class LayingBackend(Protocol):
+    """A backend that may run texts laid end to end, so that nobody has to pad them first."""
+
+    @property
+    def lays(self) -> bool:
+        """Whether it does."""
+
+    def forward_laid(self, ids: NDArray[np.int32], lengths: NDArray[np.int64]) -> Any:  # noqa: ANN401
+        """Run one batch: ``ids`` (total,) of texts of ``lengths`` (n,), one after the other."""
+
+
 class ModelTower:
     """A tokenizer and a backend. Vectors are cut to ``dims``, and unit length where ``normalize``."""
 
@@ -68,6 +80,7 @@ class ModelTower:
         self.backend = backend
         self.dims = dims
         self.normalize = normalize
+        self._laying = backend if isinstance(backend, LayingBackend) else None
 
     @property
     def token_budget(self) -> int:
@@ -80,6 +93,9 @@ class ModelTower:
 
     def forward(self, inputs: Tokens, rows: NDArray[np.intp]) -> Any:  # noqa: ANN401
         """Run one batch, the ``rows`` (m,) of ``inputs``."""
+        if self._laying is not None and self._laying.lays:
+            some = inputs.select(rows)
+            return self._laying.forward_laid(some.ids, some.lengths)
         return self.backend.forward(*inputs.padded(rows, self.tokenizer.pad_id))
 
     def collect(self, outputs: list[Any]) -> NDArray[np.float32]:

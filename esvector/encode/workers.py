@@ -6,6 +6,7 @@ model lives in a child; this process has its tokenizer, no torch, and sends toke
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 from collections import deque
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esvector.encode.batcher import EncodedWindow
-from esvector.encode.child import Child, Loaded
+from esvector.encode.child import Child, Loaded, Overtaken
 from esvector.encode.encoder import ModelEncoder, check_match
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tokens import TextTokenizer, Tokens
@@ -27,18 +28,22 @@ __all__ = ["ProcessEngine"]
 
 # Losses in a row, beyond the halvings that lead to one text, after which the device is at fault and no text.
 _LOSSES = 8
+_log = logging.getLogger(__name__)
 
 
 class ProcessEngine:
     """A ``DocumentEngine`` whose encoder is loaded in a child process, from the moment this is made.
 
     When the child dies, or its device is lost, a new one gets the same window once more, then its halves, down to the
-    single text, which is refused.
+    single text, which is refused. As many threads as ``at_once`` keep the device busy: while one window is encoded, the
+    next waits in the child, and the one before is on its way back.
 
     Args:
         open_encoder: loads the encoder of documents, in the child; it must be possible to pickle it.
         device: what to call the child by in messages.
     """
+
+    at_once = 2
 
     def __init__(self, open_encoder: Callable[[], ModelEncoder], device: str = "") -> None:
         self.restarts = 0
@@ -71,6 +76,11 @@ class ProcessEngine:
         return self._wait().warnings
 
     @property
+    def attention(self) -> str:
+        """How texts are run, and why, once the encoder is loaded."""
+        return self._wait().attention
+
+    @property
     def tokenizer(self) -> TextTokenizer:
         """What tokenizes, in this process, once the encoder is loaded."""
         return self._wait().tokenizer
@@ -91,31 +101,27 @@ class ProcessEngine:
         all is encoded before the child dies, when it dies 8 times in a row and once more for each halving of the
         window, when it cannot be started again, or when this is closed meanwhile.
         """
-        with self._lock:
-            try:
-                return self._encode(inputs, _Tally(on_batch))
-            finally:
-                if self._closed:
-                    self._discard()
+        return self._encode(inputs, _Tally(on_batch))
 
     def close(self) -> None:
         """End the child. Whoever waits for it in another thread gets an EncoderError."""
         self._closed = True
-        if self._lock.acquire(blocking=False):
-            try:
-                self._discard(kill=self._loaded is None)  # one that loads would not notice for a while
-            finally:
-                self._lock.release()
-        elif child := self._child:
-            child.kill()
+        if child := self._child:
+            if not child.idle:  # whoever waits for it gets to know
+                child.kill()
+            if self._lock.acquire(blocking=False):  # else it is being loaded, and ended by who waits for that
+                try:
+                    self._discard(child)
+                finally:
+                    self._lock.release()
 
     def _encode(self, inputs: Tokens, tally: _Tally) -> EncodedWindow:
         count = len(inputs)
-        vectors = np.zeros((count, self._running().loaded().dims), np.float32)
+        vectors = np.zeros((count, self._wait().dims), np.float32)
         plan = _Plan(count)
         while (rows := plan.next()) is not None:
             try:
-                answer = self._ask(inputs.select(rows), tally)
+                answer = self._ask(inputs if len(rows) == count else inputs.select(rows), tally)
             except _Lost as loss:
                 plan.lost(rows, str(loss))
                 if plan.hopeless:
@@ -125,18 +131,27 @@ class ProcessEngine:
                     ) from None
             else:
                 plan.answered(rows, answer.refused)
-                vectors[rows] = answer.vectors
+                if len(rows) == count:
+                    vectors = answer.vectors
+                else:
+                    vectors[rows] = answer.vectors
         return EncodedWindow(vectors, inputs.counts, int((inputs.counts > inputs.lengths).sum()), plan.refused)
 
     def _ask(self, tokens: Tokens, tally: _Tally) -> EncodedWindow:
         """Let the child encode ``tokens``. Raises _Lost when that cost the child; the next call starts another."""
-        try:
-            answer = self._running().encode(tokens, tally.batch)
-        except BaseException:  # its answer must not be there for the next call to read
-            self._discard(kill=True)
-            raise
+        while True:
+            with self._lock:
+                child = self._running()
+            try:
+                answer = child.encode(tokens, tally.batch)
+                break
+            except Overtaken:  # by another thread's tokens, which have cost the child
+                self._check_open()
+            except BaseException:
+                self._discard(child)
+                raise
         if answer is None or isinstance(answer, DeviceLostError):
-            ending = self._discard(kill=answer is not None)
+            ending = self._discard(child)
             self._check_open()
             tally.lost()
             raise _Lost(f"{self._who} died on this text ({ending})" if answer is None else answer.message)
@@ -154,29 +169,33 @@ class ProcessEngine:
     def _running(self) -> Child:
         """Return the child, its encoder loaded; start one where there is none. The caller holds the lock."""
         self._check_open()
+        if self._child is not None and self._child.lost:
+            self._discard(self._child)
         if self._child is None:
             self.restarts += 1
             self._child = Child(self._opening, self._who)
+        child = self._child
         try:
-            loaded = self._child.loaded()
-            self._loaded = self._loaded or loaded
+            loaded = child.loaded()
+            if self._loaded is None:
+                self._loaded = loaded
+                _log.info("%s encodes in %s, texts %s", self._who, loaded.profile.dtype, loaded.attention)
             check_match(self._loaded.profile, loaded.profile)  # files can change before a restart
         except BaseException:
-            self._discard(kill=True)
+            self._discard(child)
             self._check_open()
             raise
-        return self._child
+        return child
 
     def _check_open(self) -> None:
         if self._closed:
             raise EncoderError(f"{self._who} is closed")
 
-    def _discard(self, *, kill: bool = False) -> str:
-        """End the child, and say how it ended."""
-        child, self._child = self._child, None
-        if child is None:
-            return "it had ended"
-        if kill:
+    def _discard(self, child: Child) -> str:
+        """End ``child``, which is idle, lost or of no more use, and say how it ended. Any thread may, and several."""
+        if self._child is child:
+            self._child = None
+        if child.lost or not child.idle:
             child.kill()
         return child.end()
 

@@ -30,7 +30,7 @@ class Filling:
         first: the first window, which is compared already.
         windows: the others.
         compare: what drops documents that need no work; None where there is nothing to compare with.
-        engines: what encodes, one for each worker.
+        engines: what encodes, each in as many threads as keep it busy.
         writer: what writes.
         senders: how many threads write.
     """
@@ -46,11 +46,11 @@ class Filling:
         senders: int,
     ) -> None:
         self._load = load
-        left = list(engines)  # each of the workers takes one
+        left = [engine for engine in engines for _ in range(engine.at_once)]  # each of the workers takes one
         stages = [
             Stage("compare", lambda windows: _compared(first, windows, compare)),
             Stage("tokenize", lambda windows: load.tokenize(windows, engines[0])),
-            Stage("encode", lambda windows: load.encode(windows, left.pop()), workers=len(engines)),
+            Stage("encode", lambda windows: load.encode(windows, left.pop()), workers=len(left)),
             Stage("pack", lambda encoded: load.pack(encoded, writer)),
             Stage("write", lambda packed: load.write(packed, writer), workers=senders),
         ]

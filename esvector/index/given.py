@@ -43,6 +43,8 @@ class _GivenInputs:
 class GivenEngine:
     """Takes the vector of each document instead of encoding its text."""
 
+    at_once = 1
+
     def __init__(self, profile: EncoderProfile) -> None:
         self._dims = profile.dims or 0
         self._normalize = bool(profile.normalize)

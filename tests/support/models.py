@@ -38,12 +38,19 @@ from transformers import (
     DPRConfig,
     DPRContextEncoder,
     DPRQuestionEncoder,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3Model,
     RobertaConfig,
     RobertaForSequenceClassification,
+    RobertaModel,
+    T5Config,
+    T5EncoderModel,
 )
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -147,11 +154,55 @@ def instructor(folder: Path, seed: int = 0) -> Path:
     return _save(modules, folder, prompts=E5_PROMPTS)
 
 
-def last_token(folder: Path, seed: int = 0) -> Path:
+def last_token(folder: Path, seed: int = 0, *, max_length: int = 64, position_limit: int = 128) -> Path:
     """A decoder (Qwen3) that pads on the left and pools its last token, with an instruction for queries."""
-    tokenizer = _fast_tokenizer(padding_side="left", inputs=("input_ids", "attention_mask"))
-    modules = [_transformer(_decoder(seed), tokenizer), Pooling(DIMS, "lasttoken"), Normalize()]
+    tokenizer = _fast_tokenizer(max_length, padding_side="left", inputs=("input_ids", "attention_mask"))
+    modules = [_transformer(_decoder(seed, position_limit), tokenizer), Pooling(DIMS, "lasttoken"), Normalize()]
     return _save(modules, folder, prompts=INSTRUCT_PROMPTS, similarity="cosine")
+
+
+def roberta(folder: Path, seed: int = 0, *, max_length: int = 64, position_limit: int = 130) -> Path:
+    """A tower whose positions begin after the padding index, which costs two of its ``position_limit``."""
+    config = RobertaConfig(**_bert_config(position_limit=position_limit))
+    tower = _transformer(_drawn(RobertaModel(config), seed), _fast_tokenizer(max_length))
+    return _save([tower, Pooling(DIMS, "mean")], folder)
+
+
+def mpnet(folder: Path, seed: int = 0, *, max_length: int = 64, position_limit: int = 130) -> Path:
+    """A tower with attention of its own, which nothing replaces."""
+    config = MPNetConfig(**_bert_config(position_limit=position_limit))
+    tokenizer = _fast_tokenizer(max_length, inputs=("input_ids", "attention_mask"))
+    return _save([_transformer(_drawn(MPNetModel(config), seed), tokenizer), Pooling(DIMS, "mean")], folder)
+
+
+def t5(folder: Path, seed: int = 0, *, max_length: int = 64) -> Path:
+    """An encoder with relative positions, part of which stays in float32 where the rest is float16."""
+    config = T5Config(
+        vocab_size=len(vocabulary()), d_model=DIMS, d_kv=16, d_ff=64, num_layers=2, num_heads=2, pad_token_id=0
+    )
+    tokenizer = _fast_tokenizer(max_length, inputs=("input_ids", "attention_mask"))
+    return _save([_transformer(_drawn(T5EncoderModel(config), seed), tokenizer), Pooling(DIMS, "mean")], folder)
+
+
+def modern(folder: Path, seed: int = 0, *, max_length: int = 64) -> Path:
+    """ModernBERT: rotary positions, and two of its three layers attend to eight places on each side only."""
+    config = ModernBertConfig(
+        vocab_size=len(vocabulary()),
+        hidden_size=DIMS,
+        intermediate_size=2 * DIMS,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=max(128, max_length),
+        local_attention=16,
+        global_attn_every_n_layers=3,
+        pad_token_id=0,
+        cls_token_id=2,
+        sep_token_id=3,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    tokenizer = _fast_tokenizer(max_length, inputs=("input_ids", "attention_mask"))
+    return _save([_transformer(_drawn(ModernBertModel(config), seed), tokenizer), Pooling(DIMS, "cls")], folder)
 
 
 def dual(folder: Path, seed: int = 0) -> Path:
@@ -313,7 +364,7 @@ def _bert(seed: int, **shape: int) -> BertModel:
     return _drawn(BertModel(BertConfig(**_bert_config(**shape))), seed)
 
 
-def _decoder(seed: int) -> Qwen3Model:
+def _decoder(seed: int, position_limit: int) -> Qwen3Model:
     config = Qwen3Config(
         vocab_size=len(vocabulary()),
         hidden_size=DIMS,
@@ -322,7 +373,7 @@ def _decoder(seed: int) -> Qwen3Model:
         num_key_value_heads=1,
         head_dim=DIMS // 2,
         intermediate_size=2 * DIMS,
-        max_position_embeddings=128,
+        max_position_embeddings=position_limit,
         pad_token_id=0,
     )
     return _drawn(Qwen3Model(config), seed)

@@ -25,7 +25,7 @@ from esvector.encode.tower import ModelTower, TextTower
 from esvector.errors import EncoderMismatchError, MissingExtraError
 
 DIMS = 8
-HARMFUL = ("kill", "exit", "lost", "fail", "killonce", "lostonce", "slow")
+HARMFUL = ("kill", "exit", "lost", "fail", "killonce", "lostonce", "slow", "held")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "passage", *HARMFUL, *"abcdefghijklmnopqrstuvwxyz")
 
 
@@ -72,6 +72,10 @@ class NumpyBackend:
                 raise RuntimeError("CUDA error: device-side assert triggered")
             case "fail":
                 raise RuntimeError("an ordinary failure")
+            case "held":
+                (self._folder / "holds").touch()
+                while not (self._folder / "released").exists():
+                    time.sleep(0.01)
             case "slow":
                 (self._folder / "slow").touch()
                 time.sleep(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +186,64 @@ def test_out_of_memory_halves_the_budget_goes_on_and_is_remembered(error: Except
     assert max(tried) <= 16, "the next window does not run out again"
 
 
+class Activations(np.ndarray[Any, Any]):
+    """What a batch puts on the device; unlike numpy's own it can be watched."""
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), ValueError("no such id")])
+def test_nothing_of_a_batch_that_failed_is_held_while_the_next_one_runs(error: Exception) -> None:
+    def fault(texts: list[str], padded: int) -> None:
+        held.append(sum(reference() is not None for reference in made))
+        hidden = np.zeros(1000).view(Activations)
+        made.append(weakref.ref(hidden))
+        if len(texts) > 2:
+            raise type(error)(*error.args)
+
+    made: list[weakref.ref[Activations]] = []
+    held: list[int] = []
+    window = run(WordTower(fault), numbered(*[4] * 8), token_budget=32)
+    assert not window.refused
+    assert len(held) > 4
+    assert set(held) == {0}
+
+
+def test_a_budget_that_was_cut_grows_again_and_never_beyond_what_it_was() -> None:
+    def fault(texts: list[str], padded: int) -> None:
+        sizes.append(padded)
+        if crowded and padded > 16:
+            raise MemoryError
+
+    sizes: list[int] = []
+    crowded = True
+    tower, texts = WordTower(fault), numbered(*[4] * 400)
+    batcher = Batcher(tower, token_budget=64)
+    assert not batcher.encode(tower.tokenize(texts)).refused
+    assert 16 <= batcher.token_budget <= 20
+    crowded = False
+    for _ in range(40):
+        window = batcher.encode(tower.tokenize(texts))
+        assert np.array_equal(window.vectors, vectors_of(texts))
+    assert batcher.token_budget == 64
+    assert max(sizes) == 64
+
+
+def test_a_budget_at_its_limit_seldom_runs_into_it() -> None:
+    def fault(texts: list[str], padded: int) -> None:
+        nonlocal failed, ran
+        if padded > 16:
+            failed += 1
+            raise MemoryError
+        ran += 1
+
+    failed = ran = 0
+    tower, texts = WordTower(fault), numbered(*[4] * 400)
+    batcher = Batcher(tower, token_budget=64)
+    for _ in range(40):
+        assert not batcher.encode(tower.tokenize(texts)).refused
+    assert failed <= 8
+    assert ran >= 4000
+
+
 def test_out_of_memory_in_the_middle_keeps_what_is_done() -> None:
     def fault(texts: list[str], padded: int) -> None:
         if len(tower.batches) == 2 and padded > 20:
@@ -234,6 +293,29 @@ def test_an_encoder_that_fails_on_everything_is_at_fault_itself() -> None:
     with pytest.raises(EncoderError, match="failed on every one of 3 texts: ValueError: no such layer") as error:
         run(WordTower(fault), numbered(1, 2, 3))
     assert isinstance(error.value.__cause__, ValueError)
+
+
+def test_an_encoder_that_fails_on_everything_is_not_asked_for_every_text() -> None:
+    def fault(texts: list[str], padded: int) -> None:
+        nonlocal asked
+        asked += 1
+        raise ValueError("no such layer")
+
+    asked = 0
+    with pytest.raises(EncoderError, match="no such layer"):
+        run(WordTower(fault), numbered(*[4] * 4096))
+    assert asked < 1000
+
+
+def test_many_texts_too_long_for_the_device_cost_no_shorter_one() -> None:
+    def fault(texts: list[str], padded: int) -> None:
+        if padded > 9:
+            raise MemoryError("no room")
+
+    texts = numbered(*[10] * 100, *[2] * 10)
+    window = run(WordTower(fault), texts)
+    assert set(window.refused) == set(range(100))
+    assert np.array_equal(window.vectors[100:], vectors_of(texts[100:]))
 
 
 def test_a_window_of_one_bad_text_is_the_texts_fault() -> None:
@@ -310,7 +392,7 @@ def test_what_half_precision_spoils_is_mended_in_float32(value: float) -> None:
         window = batcher.encode(tower.tokenize(texts))
         assert np.array_equal(window.vectors, vectors_of(texts))
         assert not window.refused
-    assert sorted(exact.batches) == sorted([[texts[1]], [texts[3]]] * 2), "alone, and no others"
+    assert sorted(map(sorted, exact.batches)) == [sorted([texts[1], texts[3]])] * 2, "together, and no others"
     assert len(asked) == 1, "made once, for all windows"
 
 
@@ -353,6 +435,45 @@ def test_a_failure_while_mending_costs_one_text() -> None:
     window = run(WordTower(spoiled(np.nan, "text1")), texts, exact=lambda: WordTower(fail))
     assert window.refused == {1: "the encoder failed on this text: MemoryError: no room for float32"}
     assert np.array_equal(window.vectors[[0, 2]], vectors_of([texts[0], texts[2]]))
+
+
+def test_mending_in_batches_costs_no_text_for_another() -> None:
+    def fail(texts: list[str], padded: int) -> None:
+        if any(text.startswith("text5") for text in texts):
+            raise IndexError("index out of range in self")
+
+    texts = numbered(*[3] * 10)
+    every = tuple(f"text{number}" for number in range(10))
+    window = run(WordTower(spoiled(np.nan, *every)), texts, exact=lambda: WordTower(fail))
+    assert window.refused == {5: "the encoder failed on this text: IndexError: index out of range in self"}
+    rest = [row for row in range(10) if row != 5]
+    assert np.array_equal(window.vectors[rest], vectors_of([texts[row] for row in rest]))
+
+
+def test_a_copy_in_float32_that_does_not_fit_is_not_tried_for_every_text() -> None:
+    def no_room() -> WordTower:
+        nonlocal tried
+        tried += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tried = 0
+    texts = numbered(*[3] * 10)
+    every = tuple(f"text{number}" for number in range(10))
+    tower = WordTower(spoiled(np.nan, *every))
+    batcher = Batcher(tower, exact=no_room)
+    for _ in range(2):
+        assert set(batcher.encode(tower.tokenize(texts)).refused) == set(range(10))
+    assert tried == 1
+
+
+def test_what_half_precision_spoils_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    texts = numbered(3, 1, 2, 5)
+    tower = WordTower(spoiled(np.nan, "text1", "text3"))
+    batcher = Batcher(tower, exact=WordTower)
+    for _ in range(3):
+        batcher.encode(tower.tokenize(texts))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "2 of 4 texts" in said
 
 
 def test_a_device_may_be_lost_while_mending() -> None:

@@ -63,3 +63,31 @@ def test_the_threads_of_the_application_are_given_back(tmp_path: Path, monkeypat
     with pytest.raises(RuntimeError, match="out of memory"):
         backend.forward(ids, mask)
     assert torch.get_num_threads() == 3
+
+
+LOST = [
+    RuntimeError("CUDA error: device-side assert triggered"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(...)`"),
+    torch.AcceleratorError("CUDA error: unspecified launch failure"),
+]
+NO_ROOM = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: out of memory"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+]
+ORDINARY = [IndexError("index out of range in self"), ValueError("CUDA error"), RuntimeError("shapes do not fit")]
+
+
+@pytest.mark.parametrize("error", [*LOST, *NO_ROOM, *ORDINARY], ids=str)
+@pytest.mark.parametrize("old", [False, True], ids=["torch", "torch<2.8"])
+def test_which_error_is_which(error: Exception, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of the device that is short may do for a smaller batch; an error that sticks leaves nothing to try."""
+    _, backend = tower(models.symmetric(tmp_path / "model"))
+    if old:
+        monkeypatch.delattr(torch, "AcceleratorError")
+    assert backend.is_lost(error) == (error in LOST)
+    assert backend.is_out_of_memory(error) == (error in NO_ROOM)
