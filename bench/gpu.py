@@ -118,6 +118,11 @@ def prose(count: int, seed: int = 0) -> list[str]:
     return [" ".join(found[s : s + n]) for s, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
 
 
+def passages(run: Run, count: int, seed: int = 0) -> list[str]:
+    """Prose for the real MiniLM; a tokenizer made here would spell it."""
+    return prose(count, seed) if run.minilm else texts(count, 60, 0.8, 60 if run.small else 400, seed)
+
+
 def ladder(most: int, count: int) -> list[str]:
     """Texts of 1 to ``most`` words, as many short as long on a logarithmic scale."""
     draw = np.random.default_rng(most)
@@ -508,7 +513,7 @@ def memory(run: Run) -> None:
 def tokens(run: Run) -> None:
     """What tokenizing can feed, and how much of it holds the GIL."""
     tower = tower_of(run, minilm(run), "cpu", dtype="float32")
-    many = prose(run.count(32_768, 16))
+    many = passages(run, run.count(32_768, 16))
     rust = tower.tokenizer._tokenizer
     read = int(tower.tokenize(many).lengths.sum())
     whole = timed(run, lambda: tower.tokenize(many))
@@ -537,7 +542,7 @@ def tokens(run: Run) -> None:
 def tokens_here(run: Run) -> None:
     """One of several processes of ``tokens``."""
     tower = tower_of(run, minilm(run), "cpu", dtype="float32")
-    many = prose(run.count(32_768, 16))
+    many = passages(run, run.count(32_768, 16))
     read = int(tower.tokenize(many).lengths.sum())
     print(read / timed(run, lambda: tower.tokenize(many), 3, warm=False) / 1e6)
 
@@ -545,7 +550,7 @@ def tokens_here(run: Run) -> None:
 def speed(run: Run) -> None:
     """MiniLM: sentence-transformers as everybody runs it, its best, and ours by budget, in process and in a child."""
     folder = minilm(run)
-    many = prose(run.count(65_536, 16), seed=9)
+    many = passages(run, run.count(65_536, 16), seed=9)
     base = None
     plans = (
         ("float32", 32, run.count(8192, 16)),

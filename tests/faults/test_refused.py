@@ -44,7 +44,7 @@ def test_a_later_version_stays_whatever_comes_after_it(es: Elasticsearch, target
     writer = BulkWriter(es, target, retry=QUICK)
     assert write(writer, new[:200]).created == 200
     result = write(writer, old)
-    assert (result.superseded, result.created) == (200, 100)
+    assert (len(result.superseded), result.created) == (200, 100)
     assert write(writer, new).replaced == 300
     assert_holds(es, target, new)
 
@@ -76,7 +76,7 @@ def test_deletes_are_counted_and_leave_later_versions_alone(
     write(writer, batch)
     ids = [*batch.ids[:100], "never there", *batch.ids[300:]]
     result = writer.delete(ids, [100] * len(ids))
-    assert (result.deleted, result.absent, result.superseded) == (100, 1, 100)
+    assert (result.deleted, result.absent, len(result.superseded)) == (100, 1, 100)
     assert_holds(es, target, batch, without=range(100))
     result = writer.delete(batch.ids[:100], [100] * 100)
     assert (result.deleted, result.absent) == (0, 100)
