@@ -31,7 +31,7 @@ class Record:
     """One input record as it was read. ``place`` is where, for messages: ``papers.jsonl:17``, ``record 17``.
 
     A document that comes out of an index brings its ``id``, and may bring its ``vector``: (dims,) float32. Of others,
-    the id is in the fields.
+    the id is in the fields. Where records bring vectors in a field (``given``), that field comes before ``vector``.
     """
 
     fields: Mapping[str, Any]
@@ -42,11 +42,16 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class BadRecord:
-    """One input record that could not be read at all; ``raw`` is what was there (may be cut)."""
+    """One input record that could not be read at all; ``raw`` is what was there (may be cut).
+
+    Bytes that are not UTF-8 are in ``raw`` as ``bytes.decode`` has them with "surrogateescape", so that none is lost.
+    ``id`` is there where it is known all the same, from a dead letter of the record.
+    """
 
     reason: str
     place: str
     raw: str = ""
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,9 @@ class Document:
 
     ``title`` is there where the encoder's prompt has a place of its own for it; else it is part of ``text``. ``vector``
     is there where the record brought its own: (dims,) float32.
+
+    ``read`` are the fields of its record, in plain JSON, and ``id_apart`` says that its id stood beside them: what its
+    dead letter needs, for ``fields`` lack the id, the vector and the layout that were taken out of them.
     """
 
     id: str
@@ -63,16 +71,23 @@ class Document:
     place: str
     title: str | None = None
     vector: NDArray[np.float32] | None = None
+    read: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    id_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One input record that was not indexed, and why. ``id`` is None where none could be read."""
+    """One input record that was not indexed, and why.
+
+    ``record`` are its fields as they were read, or the text of one that could not be read. ``id`` is None where none
+    could be read; ``id_apart`` says that it stood beside the fields, so that nothing in them says it.
+    """
 
     id: str | None
     place: str
     reason: str
     record: Mapping[str, Any] | str
+    id_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

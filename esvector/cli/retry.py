@@ -1,4 +1,4 @@
-"""``esvector retry``: index what was rejected, once it is mended."""
+"""``esvector retry``: index what was rejected, once it is fixed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def retry(
 ) -> None:
     r"""Index the records of a dead-letter FILE into the live index of ALIAS, with its own encoder and options.
 
-    FILE may be edited first: mend the "record" of a line. It is left as it is; what is rejected again goes into a file
-    of its own.
+    Edit FILE first: fix the "record" of a line. Each record is indexed under the id that it has in the source. An
+    object {"not JSON": ..., "value": ...} stands for a value that JSON cannot hold; replace it with one that it can. A
+    line that is not a dead letter is rejected with its place in FILE. FILE is left as it is; what is rejected again
+    goes into a file of its own.
 
     \b
     Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -11,8 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from esvector.errors import ConfigError, IndexingError, LeaseError
 from esvector.index.window import Counts
@@ -152,7 +151,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _format(checkpoint: Checkpoint) -> bytes:
-    content = orjson.dumps(asdict(checkpoint))
+    content = json.dumps(asdict(checkpoint)).encode()  # orjson refuses a path that is not UTF-8
     return b"%08x %s\n" % (zlib.crc32(content), content)
 
 
@@ -160,5 +159,5 @@ def _parse(data: bytes) -> Checkpoint:
     crc, _, content = data.rstrip(b"\n").partition(b" ")
     if int(crc, 16) != zlib.crc32(content):
         raise ValueError("the checkpoint is damaged")
-    facts: Mapping[str, Any] = orjson.loads(content)
+    facts: Mapping[str, Any] = json.loads(content)
     return Checkpoint(**{**facts, "counts": Counts(**facts["counts"])})

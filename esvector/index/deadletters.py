@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
+import logging
 import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,15 +18,23 @@ from typing import Any
 import orjson
 
 from esvector.errors import IndexingError, SourceError
+from esvector.index.formats import RAW_BYTES, json_fault, load_any_json, load_json, raw_text
+from esvector.index.json_values import show, unshow
 from esvector.types import BadRecord, DeadLetter, Record
 
 __all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "DeadLetters", "reason_kind"]
 
-MAX_RECORD_BYTES = 1_000_000
-"""A longer record is cut in the file; the whole of it is where ``place`` says."""
+MAX_RECORD_BYTES = RAW_BYTES
+"""A longer record is cut in the file, and ``note`` says so; the whole of it is where ``place`` says."""
 
 MAX_KINDS = 100
 OTHER = "other reasons"
+
+LOOKED_AT = 100
+"""Lines among which a file of dead letters has one that is whole."""
+
+_log = logging.getLogger(__name__)
+_KEYS = frozenset({"id", "place", "number", "reason", "record"})
 
 
 class DeadLetterFile:
@@ -32,8 +42,14 @@ class DeadLetterFile:
 
     The file is made at the first letter: no letters, no file. One that exists is left alone and a number is added
     (``papers.dead.1.jsonl``), because the letters of an earlier run may be the only trace of its records. Each letter
-    is handed to the system before ``write`` returns. Of a record its fields are written, which have no vector. Safe
-    between threads. ``number`` is that of the record in the input, from 1; 0 where it is of none.
+    is handed to the system before ``write`` returns; when the file is closed they are in the order of the input. Safe
+    between threads.
+
+    ``record`` are the fields as they were read, so that ``DeadLetters`` gives what the source gave; or the text of what
+    could not be read. ``place`` is where that was, and stays so when a letter is retried and refused again. ``number``
+    is that of the record in the input, from 1; 0 where it is of none. Three more keys are there where they are needed:
+    ``id_apart`` (true) where no field says the id, which then counts as it stands in the letter; ``odd``, the tag of
+    objects that stand for what JSON cannot hold (``show``); ``note`` where the record is cut.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,6 +58,8 @@ class DeadLetterFile:
         self._file: FileIO | None = None
         self._lock = threading.Lock()
         self._reasons: Counter[str] = Counter()
+        self._last = 0
+        self._in_order = True
 
     @property
     def path(self) -> Path | None:
@@ -62,13 +80,16 @@ class DeadLetterFile:
     def resume(self, path: str | Path, number: int) -> None:
         """Go on with the file of an interrupted run, without the letters of records after ``number``: they come again.
 
-        Raises IndexingError where it cannot be read or written.
+        So does that of a line that was cut, at the end of the file. Raises IndexingError where it cannot be read or
+        written.
         """
         path = Path(path)
+        shorter = path.with_name(path.name + ".new")
         try:
-            kept = [line for line in path.read_bytes().splitlines(keepends=True) if _number(line) <= number]
-            shorter = path.with_name(path.name + ".new")
-            shorter.write_bytes(b"".join(kept))
+            with path.open("rb") as old, shorter.open("wb") as new:
+                for line in old:
+                    if kept := self._kept(line, number):
+                        new.write(kept)
             shorter.replace(path)
             self._file = FileIO(path, "a")
         except FileNotFoundError:
@@ -76,8 +97,21 @@ class DeadLetterFile:
         except OSError as error:
             raise self._failed(error) from error
         self._path = path
-        for line in kept:
-            self._count(str(orjson.loads(line)["reason"]))
+
+    def _kept(self, line: bytes, number: int) -> bytes:
+        try:
+            letter = _load(line)
+            letter_number = int(letter["number"])
+        except (ValueError, KeyError, TypeError):
+            # A whole line that is no letter was one, until somebody changed it.
+            if line.isspace() or not line.endswith(b"\n"):
+                return b""
+            self._count("a line that is no dead letter", self._last)
+            return line
+        if letter_number > number:
+            return b""
+        self._count(str(letter["reason"]), letter_number)
+        return line.rstrip(b"\n") + b"\n"
 
     def write(self, letter: DeadLetter, number: int = 0) -> None:
         """Append one letter. Raises IndexingError where it cannot be written: a record is never dropped silently."""
@@ -88,11 +122,13 @@ class DeadLetterFile:
                 _write_all(file, line)
             except OSError as error:
                 raise self._failed(error) from error
-            self._count(letter.reason)
+            self._count(letter.reason, number)
 
-    def _count(self, reason: str) -> None:
+    def _count(self, reason: str, number: int) -> None:
         kind = reason_kind(reason)
         self._reasons[kind if kind in self._reasons or len(self._reasons) < MAX_KINDS else OTHER] += 1
+        self._in_order &= number >= self._last
+        self._last = number
 
     def _failed(self, error: OSError) -> IndexingError:
         return IndexingError(
@@ -101,11 +137,12 @@ class DeadLetterFile:
         )
 
     def close(self) -> None:
-        """Close the file; a later letter would begin another one."""
+        """Put the letters into the order of the input and close the file; a later letter would begin another one."""
         with self._lock:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+                self._sort()
 
     def __enter__(self) -> DeadLetterFile:
         return self
@@ -114,6 +151,17 @@ class DeadLetterFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _sort(self) -> None:
+        """Of two records of one id the later one counts, also when both are retried."""
+        path = self._path
+        if self._in_order or path is None:
+            return
+        try:
+            _sort_lines(path)
+            self._in_order = True
+        except OSError as error:
+            _log.warning("the dead letters in %s are not in the order of the input: %s", path, error)
 
     def _open(self) -> FileIO:
         number = 0
@@ -132,8 +180,15 @@ class DeadLetterFile:
 class DeadLetters:
     """The records of a dead-letter file, to be indexed again, once what they were refused for is mended.
 
-    A record that was cut in the file, or could not be read in the first place and still cannot, is a BadRecord. Raises
-    SourceError for a file that is not there or holds something else.
+    Mended or not, each is the record that the source had: under the id that it had there, with the same fields, and
+    with the vector that it brought in a field. An id that was made from the content is made anew, from the content as
+    it is now: the mended source then gives the same document, and the old id was never in the index. What JSON cannot
+    hold is refused again, for the same reason, until the object that stands for it is replaced. A vector that came out
+    of an index is not in the file, because the text may be mended: it is encoded again.
+
+    A BadRecord is what was cut in the file; what could not be read in the first place, and still cannot; and a line
+    that is no dead letter, whose place is in this file. Raises SourceError for a file that is not there or has no dead
+    letter among its first lines.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -142,27 +197,76 @@ class DeadLetters:
             raise SourceError(f"{path} is no file", "Name a file of dead letters that an earlier run has written.")
 
     def __iter__(self) -> Iterator[Record | BadRecord]:
+        self._check()
+        for number, line in self._lines():
+            yield _record(line, f"{self.path}:{number}")
+
+    def _check(self) -> None:
+        first: int | None = None
+        for number, line in islice(self._lines(), LOOKED_AT):
+            first = first or number
+            with suppress(ValueError):
+                _load(line)
+                return
+        if first is not None:
+            raise SourceError(
+                f"{self.path}:{first} is no dead letter, nor is any of the next {LOOKED_AT} lines",
+                "Name a file that an earlier run has written.",
+            )
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         with self.path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                yield _record(line, f"{self.path}:{number}")
+                whole = line.removeprefix(_BOM) if number == 1 else line
+                if not whole.isspace():
+                    yield number, whole
+
+
+_BOM = b"\xef\xbb\xbf"
 
 
 def _record(line: bytes, place: str) -> Record | BadRecord:
     try:
-        letter = orjson.loads(line)
-        record, note = letter["record"], letter.get("note")
-    except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{place} is no dead letter", "Name a file that an earlier run has written.") from error
-    if note is not None:
-        return BadRecord(f"{note}: take the whole one from {letter.get('place')}", place, str(record))
-    if isinstance(record, str):
-        try:
-            record = orjson.loads(record)
-        except ValueError:
-            return BadRecord(str(letter.get("reason", "not readable")), place, str(record))
-    if not isinstance(record, dict):
-        return BadRecord("not a JSON object", place, str(record))
-    return Record(record, place)
+        return _restored(_load(line), place)
+    except (ValueError, RecursionError) as error:
+        return BadRecord(f"not a dead letter: {_fault(line, error)}", place, raw_text(line))
+
+
+def _load(line: bytes) -> dict[str, Any]:
+    """The letter in a line. Raises ValueError where there is none."""
+    try:
+        letter = load_json(line)
+    except ValueError:
+        letter = load_any_json(line)
+    if isinstance(letter, dict) and "reason" in letter and isinstance(letter.get("record"), dict | str):
+        return letter
+    raise ValueError(_NO_LETTER)
+
+
+_NO_LETTER = "it has no 'reason', or no 'record' that is an object or a string"
+
+
+def _fault(line: bytes, error: Exception) -> str:
+    return _NO_LETTER if str(error) == _NO_LETTER else json_fault(line, error)
+
+
+def _restored(letter: Mapping[str, Any], place: str) -> Record | BadRecord:
+    record, where = letter["record"], str(letter.get("place") or place)
+    id_ = None if letter.get("id") is None else str(letter["id"])
+    if isinstance(record, dict):
+        fields = unshow(record, str(letter["odd"])) if "odd" in letter else record
+        return Record(fields, where, id_ if letter.get("id_apart") else None)
+    if "note" in letter:
+        return BadRecord(f"{letter['note']}: take the whole one from {where}", where, record, id_)
+    try:
+        found = load_json(record.encode("utf-8", "surrogateescape"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        return BadRecord(str(letter["reason"]), where, record, id_)
+    if found.keys() >= _KEYS and isinstance(found["record"], dict | str):
+        return _restored(found, where)  # a damaged line of a file of dead letters, mended in the next one
+    return Record(found, where)
 
 
 def _write_all(file: FileIO, line: bytes) -> None:
@@ -172,44 +276,51 @@ def _write_all(file: FileIO, line: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _number(line: bytes) -> float:
-    """The number in a line; one that was cut in the middle is of no record that counts."""
-    try:
-        return int(orjson.loads(line)["number"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+def _sort_lines(path: Path) -> None:
+    """Put the lines of a file of dead letters into the order of the input."""
+    lines: list[tuple[int, int, int]] = []
+    number = start = 0
+    with path.open("rb") as old:
+        for line in old:
+            with suppress(ValueError, KeyError, TypeError):
+                number = int(_load(line)["number"])
+            lines.append((number, start, len(line)))
+            start += len(line)
+        lines.sort()
+        sorted_path = path.with_name(path.name + ".new")
+        with sorted_path.open("wb") as new:
+            for _, start, length in lines:
+                old.seek(start)
+                new.write(old.read(length))
+    sorted_path.replace(path)
 
 
 def _line(letter: DeadLetter, number: int) -> bytes:
     written: dict[str, Any] = {"id": letter.id, "place": letter.place, "number": number, "reason": letter.reason}
-    record = letter.record if isinstance(letter.record, str) else dict(letter.record)
+    if letter.id_apart:
+        written["id_apart"] = True
+    record: Mapping[str, Any] | str = letter.record
+    if not isinstance(record, str):
+        record, tag = show(record)
+        if tag is not None:
+            written["odd"] = tag
     line = _json({**written, "record": record})
     if len(line) <= MAX_RECORD_BYTES:
         return line
-    whole = record if isinstance(record, str) else _json(record).decode()
-    written["record"] = whole.encode("utf-8", "replace")[:MAX_RECORD_BYTES].decode("utf-8", "ignore")
+    whole = record if isinstance(record, str) else _json(record).decode().rstrip("\n")
+    encoded = whole.encode("utf-8", "surrogatepass")
+    if len(encoded) <= MAX_RECORD_BYTES:
+        return line
     written["note"] = f"the record is cut: it has {len(whole):,} characters as JSON"
-    return _json(written)
+    return _json({**written, "record": encoded[:MAX_RECORD_BYTES].decode("utf-8", "ignore")})
 
 
 def _json(value: Mapping[str, Any]) -> bytes:
-    """One line of JSON whatever is in it: a letter is often one because its record has no JSON."""
+    """One line of JSON; texts other than those of the record's fields may have half a surrogate pair."""
     try:
-        return orjson.dumps(value, default=repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+        return orjson.dumps(value, default=repr, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
-        pass
-    try:
         return json.dumps(value, default=repr).encode() + b"\n"
-    except (TypeError, ValueError, RecursionError):
-        kept = {key: item for key, item in value.items() if key in ("id", "place", "number", "reason")}
-        return json.dumps({**kept, "record": _repr(value.get("record", value))}).encode() + b"\n"
-
-
-def _repr(value: object) -> str:
-    try:
-        return repr(value)
-    except (RecursionError, ValueError):  # ValueError: an integer of more than 4,300 digits
-        return "it cannot be written"
 
 
 _POSITION = re.compile(r"\[\d+:\d+\] ?")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import sys
 from collections.abc import Mapping
-from datetime import date, time
-from enum import Enum
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from esvector.index.json_values import Refused, plain_fields
 from esvector.passport import HASH_FIELD
 from esvector.types import BadRecord, DeadLetter, Document, Record
 
@@ -49,16 +46,6 @@ METADATA_FIELDS = frozenset(
         "_version",
     }
 )
-# orjson writes no deeper; Elasticsearch's own limit on fields (20) is lower unless the mapping says otherwise.
-MAX_DEPTH = 250
-# Dates become strings here, so that every reader of ``fields`` sees the same ones.
-_STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-
-_HARMLESS = frozenset({str, int, bool, type(None)})
-
-
-class _Refused(Exception):
-    """Why a record cannot be a document."""
 
 
 def prepare(
@@ -83,126 +70,45 @@ def prepare(
 
     Id: the value of ``id_field`` where one is named, else of ``_id``, else of ``id`` (strings or integers, up to 512
     bytes), else made from the content, so that the same record has the same id in every run. ``_id`` is not stored, an
-    id field is.
+    id field is. An id that a Record has beside its fields comes before them all.
 
-    Fields: what ``orjson.dumps`` writes without an option. None is the same as absent; dates, times, UUIDs, enums and
-    numpy values become what JSON has for them; other values, NaN, infinity and integers outside 64 bits are refused by
-    name, and so are the names in ``reserved`` (where the vector goes) and those that Elasticsearch refuses. A record of
-    the BEIR layout (``_id`` and a ``metadata`` object) has its metadata as fields of its own.
+    Fields: what JSON holds. None is the same as absent; dates, times, UUIDs, enums and numpy values become what JSON
+    has for them; other values, NaN, infinity and integers outside 64 bits are refused by name, and so are the names in
+    ``reserved`` (where the vector goes) and those that Elasticsearch refuses. A record of the BEIR layout (``_id`` and
+    a ``metadata`` object) has its metadata as fields of its own.
+
+    A document, like a dead letter, keeps the record: prepared again it is the same document.
     """
     if isinstance(record, BadRecord):
-        return DeadLetter(None, record.place, record.reason, record.raw)
+        return DeadLetter(record.id, record.place, record.reason, record.raw)
+    apart = record.id is not None
+    read = record.fields
+    if record.vector is not None and given is not None and read.get(given) is None:
+        read = {**read, given: record.vector}
     try:
-        fields = _plain_fields(record.fields)
-        given_id = fields.pop("_id", None) if record.id is None else None
-        if given_id is not None and isinstance(metadata := fields.get("metadata"), dict):
-            fields = _flatten(fields, metadata)
-        _check_names(tuple(fields), reserved)
+        read_plain = fields = plain_fields(read)
+        given_id = None
+        if not apart and "_id" in fields:
+            fields = dict(fields)
+            given_id = fields.pop("_id")
+            if isinstance(metadata := fields.get("metadata"), dict):
+                fields = _flatten(fields, metadata)
         vector = record.vector
-        if vector is None and given is not None:
-            vector = _vector(fields, given)
+        if given is not None:
+            fields, vector = _take_vector(fields, given)
+            if given in read_plain:  # not so where it is part of a metadata object
+                read_plain = {**read_plain, given: vector}
+        _check_names(tuple(fields), reserved)
         title, text = _title_and_text(
             fields, text_fields, separator if not title_apart else None, as_written=as_written
         )
         if not text and vector is None and not empty_allowed:
             raise _no_text(fields, text_fields)
-        id_ = record.id if record.id is not None else _document_id(fields, given_id, id_field)
-        return Document(id_, text, fields, record.place, title, vector)
-    except _Refused as refused:
-        id_known = record.id if record.id is not None else _known_id(record.fields, id_field)
-        return DeadLetter(id_known, record.place, str(refused), record.fields)
-
-
-def _plain_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of ``fields`` that is plain JSON, without those that are None."""
-    try:
-        # orjson finds all that is no JSON but NaN and infinity, which it writes as null: only then is a search needed.
-        if b"null" not in orjson.dumps(fields, option=_STRICT):
-            return dict(fields)
-        if not _has_non_finite(fields):
-            return {key: value for key, value in fields.items() if value is not None}
-    except orjson.JSONEncodeError:
-        pass
-    plain = {_key(key, ""): _plain(value, str(key), 1) for key, value in fields.items() if value is not None}
-    try:
-        orjson.dumps(plain, option=_STRICT)
-    except orjson.JSONEncodeError as error:
-        raise _Refused(f"the record cannot be written as JSON ({error})") from error
-    return plain
-
-
-def _has_non_finite(value: object) -> bool:
-    """Whether NaN or infinity stands anywhere in plain JSON."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list | tuple):
-        return False
-    return not _HARMLESS.issuperset(map(type, value)) and any(map(_has_non_finite, value))
-
-
-def _key(key: object, path: str) -> str:
-    if not isinstance(key, str):
-        inside = f" in {path!r}" if path else ""
-        raise _Refused(f"a field name{inside} is a {type(key).__name__}, not a string")
-    return _string(str(key), str(key))
-
-
-def _string(value: str, path: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as bad:
-        raise _Refused(
-            f"field {path!r} has half of a surrogate pair, which UTF-8 cannot hold "
-            f"(U+{ord(value[bad.start]):04X} at character {bad.start})"
-        ) from bad
-    return value
-
-
-def _plain(value: object, path: str, depth: int) -> object:
-    """``value`` as JSON has it; ``path`` is its field, for the message."""
-    if depth > MAX_DEPTH:
-        raise _Refused(f"field {path.split('.')[0]!r} is nested deeper than {MAX_DEPTH} levels")
-    if isinstance(value, Mapping):
-        return {_key(key, path): _plain(inner, f"{path}.{key}", depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner, f"{path}[{i}]", depth + 1) for i, inner in enumerate(value)]
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return _plain(value.value, path, depth + 1)
-    if isinstance(value, str):
-        return _string(str(value), path)
-    if isinstance(value, int | float):
-        return _number(value, path)
-    return _from_python(value, path, depth)
-
-
-def _number(value: float, path: str) -> float:
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise _Refused(f"field {path!r} is an integer outside 64 bits; write it as a string")
-        return int(value)
-    if not math.isfinite(value):
-        raise _Refused(f"field {path!r} is {float(value)}, which JSON has no word for")
-    return float(value)
-
-
-def _from_python(value: object, path: str, depth: int) -> object:
-    if isinstance(value, date | time):
-        written = value.isoformat()
-        if written != "NaT":  # how pandas writes a missing date, which claims to be one
-            return written
-    if isinstance(value, UUID):
-        return str(value)
-    # A numpy value can only be here when numpy is loaded, and is not worth loading it for.
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic | numpy.ndarray) and value.dtype.kind in "biufU":
-        return _plain(value.tolist(), path, depth)
-    if numpy is not None and isinstance(value, numpy.datetime64) and not numpy.isnat(value):
-        return str(value)
-    raise _Refused(f"field {path!r} is a {type(value).__name__}, which JSON has no word for")
+        id_ = _checked_id(record.id, "of the record") if apart else _document_id(fields, given_id, id_field)
+        return Document(id_, text, fields, record.place, title, vector, read_plain, apart)
+    except Refused as refused:
+        id_known = record.id if apart else _known_id(record.fields, id_field)
+        return DeadLetter(id_known, record.place, str(refused), read, apart)
 
 
 def _flatten(fields: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +117,7 @@ def _flatten(fields: dict[str, Any], metadata: dict[str, Any]) -> dict[str, Any]
         if value is None:
             continue
         if fields.setdefault(name, value) != value:
-            raise _Refused(
+            raise Refused(
                 f"field {name!r} has two values, its own and another in 'metadata' "
                 f"({_short(fields[name])}, {_short(value)})"
             )
@@ -227,8 +133,8 @@ def _check_names(names: tuple[str, ...], reserved: frozenset[str]) -> None:
     if not reserved.isdisjoint(names):
         name = min(reserved.intersection(names))
         if name == HASH_FIELD:
-            raise _Refused(f"field {name!r} is one that esvector writes itself; rename it")
-        raise _Refused(f"field {name!r} is where the vector goes; rename it, or choose another with --vector-field")
+            raise Refused(f"field {name!r} is one that esvector writes itself; rename it")
+        raise Refused(f"field {name!r} is where the vector goes; rename it, or choose another with --vector-field")
     for name in names:
         # Nearly every name is an identifier, and Elasticsearch takes all of those without an underscore in front.
         if name[:1] == "_" or not name.isidentifier():
@@ -238,10 +144,10 @@ def _check_names(names: tuple[str, ...], reserved: frozenset[str]) -> None:
 def _check_name(name: str) -> None:
     """Refuse what Elasticsearch refuses as the name of a field at the top of a document."""
     if name in METADATA_FIELDS:
-        raise _Refused(f"field {name!r} has the name of an Elasticsearch metadata field; rename it")
+        raise Refused(f"field {name!r} has the name of an Elasticsearch metadata field; rename it")
     # A name with dots is a path to it. Deeper names are not checked: in a flattened or disabled object any is good.
     if not all(part.strip() for part in name.split(".")):
-        raise _Refused(f"field {name!r} has a name that Elasticsearch refuses (empty, blank, or dots without a name)")
+        raise Refused(f"field {name!r} has a name that Elasticsearch refuses (empty, blank, or dots without a name)")
 
 
 def _title_and_text(
@@ -258,22 +164,21 @@ def _title_and_text(
     return None, separator.join(part for part in (title, " ".join(rest)) if part)
 
 
-def _no_text(fields: dict[str, Any], text_fields: tuple[str, ...]) -> _Refused:
+def _no_text(fields: dict[str, Any], text_fields: tuple[str, ...]) -> Refused:
     wanted, present = ", ".join(map(repr, text_fields)), ", ".join(map(repr, list(fields)[:12]))
-    return _Refused(f"no text: none of {wanted} has any; name a field with --text FIELD (there are: {present:.300})")
+    return Refused(f"no text: none of {wanted} has any; name a field with --text FIELD (there are: {present:.300})")
 
 
-def _vector(fields: dict[str, Any], name: str) -> NDArray[np.float32]:
-    """Take the vector out of ``fields``: it is stored in the vector field only."""
-    value = fields.pop(name, None)
-    listed = isinstance(value, list | tuple)
-    if not listed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
-        raise _Refused(f"field {name!r} is {'absent' if value is None else 'no list of numbers'}, and holds the vector")
+def _take_vector(fields: dict[str, Any], name: str) -> tuple[dict[str, Any], NDArray[np.float32]]:
+    """The other fields, and the vector: it is stored in the vector field only."""
+    value = fields.get(name)
+    if not isinstance(value, list) or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in value):
+        raise Refused(f"field {name!r} is {'absent' if value is None else 'no list of numbers'}, and holds the vector")
     with np.errstate(over="ignore"):
         vector = np.asarray(value, np.float32)
     if not np.isfinite(vector).all():
-        raise _Refused(f"field {name!r} has numbers that no float32 holds")
-    return vector
+        raise Refused(f"field {name!r} has numbers that no float32 holds")
+    return {key: kept for key, kept in fields.items() if key != name}, vector
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
@@ -281,7 +186,7 @@ def _text(fields: dict[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _Refused(f"field {name!r} is a {_word(value)}, not a string")
+        raise Refused(f"field {name!r} is a {_word(value)}, not a string")
     return value.strip()
 
 
@@ -293,26 +198,37 @@ def _document_id(fields: dict[str, Any], given: object, id_field: str | None) ->
     if id_field is not None:
         name, value = id_field, given if id_field == "_id" else fields.get(id_field)
         if value is None:
-            raise _Refused(f"no id: there is no field {id_field!r}")
+            raise Refused(f"no id: there is no field {id_field!r}")
     else:
         name, value = ("_id", given) if given is not None else ("id", fields.get("id"))
         if value is None:
             return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+    return _checked_id(value, f"in {name!r}")
+
+
+def _checked_id(value: object, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise _Refused(f"the id in {name!r} is a {_word(value)}, not a string or an integer ({_short(value)})")
+        raise Refused(f"the id {where} is a {_word(value)}, not a string or an integer ({_short(value)})")
     if not value:
-        raise _Refused(f"the id in {name!r} is empty")
-    if len(value) > MAX_ID_BYTES // 4 and (size := len(value.encode())) > MAX_ID_BYTES:
-        raise _Refused(f"the id in {name!r} is longer than {MAX_ID_BYTES} bytes ({size})")
+        raise Refused(f"the id {where} is empty")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as error:
+        raise Refused(
+            f"the id {where} has half of a surrogate pair, which UTF-8 cannot hold ({_short(value)})"
+        ) from error
+    if size > MAX_ID_BYTES:
+        raise Refused(f"the id {where} is longer than {MAX_ID_BYTES} bytes ({size})")
     return value
 
 
 def _known_id(fields: Mapping[str, Any], id_field: str | None) -> str | None:
-    """The id that a refused record claims, for its dead letter."""
+    """The id that a refused record claims, for its dead letter; None where no document can have it."""
     for name in ("_id", "id") if id_field is None else (id_field,):
-        value = fields.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool):
-            return str(value)
+        with suppress(Refused):
+            value = plain_fields({name: fields.get(name)}).get(name)
+            if isinstance(value, str | int) and not isinstance(value, bool):
+                return str(value)
     return None

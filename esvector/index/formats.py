@@ -21,10 +21,11 @@ import orjson
 from esvector.errors import SourceError
 from esvector.types import BadRecord, Record
 
-__all__ = ["RAW_CHARACTERS", "read_csv", "read_jsonl"]
+__all__ = ["RAW_BYTES", "json_fault", "load_any_json", "load_json", "raw_text", "read_csv", "read_jsonl"]
 
-RAW_CHARACTERS = 2_000
-"""What is kept of a record that could not be read."""
+RAW_BYTES = 1_000_000
+"""What is kept of a record that could not be read, at most: as much as a dead letter holds, and a byte more, by which
+it knows that there was more."""
 
 CSV_SAMPLE_ROWS = 1_000
 """Rows that decide the types of the columns of a CSV file."""
@@ -68,33 +69,44 @@ def read_jsonl(stream: io.BufferedReader, name: str, *, any_json: bool, max_byte
 
 def _json_record(line: bytes, place: str) -> Record | BadRecord:
     try:
-        fields = orjson.loads(line)
-        if _LONG_NUMBER in line.translate(_DIGITS_TO_ZERO) and _has_huge_float(fields):
-            fields = _exact(line)
+        fields = load_json(line)
     except ValueError as error:
-        return BadRecord(_json_fault(line, error), place, _cut_raw(line))
+        return BadRecord(json_fault(line, error), place, raw_text(line))
     if not isinstance(fields, dict):
-        return BadRecord(f"not a JSON object but {_json_word(fields)}", place, _cut_raw(line))
+        return BadRecord(f"not a JSON object but {_json_word(fields)}", place, raw_text(line))
     return Record(fields, place)
+
+
+def load_json(line: bytes) -> Any:  # noqa: ANN401  (JSON)
+    """What a line of JSON holds, with integers outside 64 bits exact. Raises ValueError for anything else."""
+    value = orjson.loads(line)
+    if _LONG_NUMBER in line.translate(_DIGITS_TO_ZERO) and _has_huge_float(value):
+        return load_any_json(line)
+    return value
 
 
 def _has_huge_float(value: object) -> bool:
     """Whether a number stands in ``value`` that may be an integer which orjson rounded to a float."""
-    if isinstance(value, float):
-        return abs(value) >= 2**63
-    if isinstance(value, dict):
-        return any(map(_has_huge_float, value.values()))
-    return isinstance(value, list) and any(map(_has_huge_float, value))
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, float) and abs(value) >= 2**63:
+            return True
+        if isinstance(value, dict | list):
+            left += value.values() if isinstance(value, dict) else value
+    return False
 
 
-def _exact(line: bytes) -> object:
+def load_any_json(line: bytes) -> Any:  # noqa: ANN401  (JSON)
+    """As ``load_json``, but slowly, and with half a surrogate pair, NaN and infinity, which are no JSON."""
     try:
         return json.loads(line)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
 
 
-def _json_fault(line: bytes, error: ValueError) -> str:
+def json_fault(line: bytes, error: Exception) -> str:
+    """Why a line could not be read as JSON."""
     try:
         line.decode()
     except UnicodeDecodeError as bad:
@@ -111,7 +123,7 @@ def _json_word(value: object) -> str:
 
 
 def _overlong(stream: io.BufferedReader, line: bytes, place: str, max_bytes: int) -> BadRecord:
-    raw, size = _cut_raw(line), len(line)
+    raw, size = raw_text(line), len(line)
     while rest := stream.readline(_SKIP_BYTES):
         size += len(rest)
         if rest.endswith(b"\n"):
@@ -133,8 +145,9 @@ def _refuse_other_layout(first: Record | BadRecord, name: str) -> None:
     )
 
 
-def _cut_raw(line: bytes) -> str:
-    return line[: 4 * RAW_CHARACTERS].decode("utf-8", "replace")[:RAW_CHARACTERS].rstrip("\r\n")
+def raw_text(line: bytes) -> str:
+    """The text of what could not be read, for its dead letter; ``encode`` with "surrogateescape" gives the bytes."""
+    return line[: RAW_BYTES + 1].decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def _cut(name: str, position: str, error: BaseException) -> SourceError:
@@ -186,7 +199,7 @@ class _CsvLines:
             return line.decode("utf-8", "replace")
 
     def bad(self, reason: str, start: int) -> BadRecord:
-        return BadRecord(reason, f"{self.name}:{start}", _cut_raw(b"".join(self.parts)))
+        return BadRecord(reason, f"{self.name}:{start}", raw_text(b"".join(self.parts)))
 
 
 def read_csv(stream: io.BufferedReader, name: str, *, delimiter: str, max_bytes: int) -> Iterator[Record | BadRecord]:

@@ -32,7 +32,7 @@ from esvector.index.window import Account, Counts, Ledger, Window
 from esvector.types import BadRecord, DeadLetter, Document, Progress, Record
 from esvector.vectors import ElementType, to_elements
 
-__all__ = ["Encoded", "Load", "RecordOptions"]
+__all__ = ["Encoded", "Load", "RecordOptions", "refusal"]
 
 HOPELESS = 1000
 """Refused records from which on a run may be hopeless."""
@@ -308,7 +308,7 @@ class Load:
         source = orjson.dumps(document.fields)
         if len(source) > options.max_document_bytes:
             reason = f"the document is too large: {len(source)} bytes, and the limit is {options.max_document_bytes}"
-            self._refuse(window, _letter(document, reason), skip=skip)
+            self._refuse(window, refusal(document, reason), skip=skip)
             return
         content = content_hash(document, given=options.given is not None)
         self._digest.update(f"{document.id}\0{content}".encode())
@@ -379,7 +379,7 @@ class Load:
         if not window.repeated[row]:
             with self._lock:
                 self.unwritten.add([window.documents[row].id])
-        self._letter(window, _letter(window.documents[row], reason), window.places[row])
+        self._letter(window, refusal(window.documents[row], reason), window.places[row])
 
     def _letter(self, window: Window, letter: DeadLetter, place: int) -> None:
         self._letters.write(letter, place)
@@ -398,5 +398,6 @@ class Load:
             self._tokens += tokens
 
 
-def _letter(document: Document, reason: str) -> DeadLetter:
-    return DeadLetter(document.id, document.place, reason, document.fields)
+def refusal(document: Document, reason: str) -> DeadLetter:
+    """Return the dead letter of a document that was refused after it was made."""
+    return DeadLetter(document.id, document.place, reason, document.read, document.id_apart)

@@ -59,5 +59,5 @@ class SeenIds:
 
 
 def _hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
-    digests = b"".join(hashlib.blake2b(id_.encode(), digest_size=8).digest() for id_ in ids)
+    digests = b"".join(hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=8).digest() for id_ in ids)
     return np.frombuffer(digests, np.uint64)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from esvector.errors import SourceError, require
-from esvector.index.formats import RAW_CHARACTERS, read_csv, read_jsonl
+from esvector.index.formats import RAW_BYTES, read_csv, read_jsonl
 from esvector.index.parquet import read_parquet
 from esvector.types import BadRecord, Record
 
@@ -128,7 +128,7 @@ def _as_record(item: object, place: str) -> Record | BadRecord:
         return Record(item, place)
     if isinstance(item, Record | BadRecord):
         return item
-    raw = item[:RAW_CHARACTERS] if isinstance(item, str) else ""
+    raw = item[: RAW_BYTES + 1] if isinstance(item, str) else ""
     return BadRecord(f"not a mapping of names to values but a {type(item).__name__}", place, raw)
 
 

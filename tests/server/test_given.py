@@ -421,7 +421,7 @@ def test_from_json_lines_by_the_command_line(
     report = json.loads(result.stdout)
     assert (report["read"], report["indexed"], report["dead"], report["tokens"]) == (41, 39, 2, 0)
     found = [json.loads(line) for line in (tmp_path / f"{alias}.dead.jsonl").read_text().splitlines()]
-    assert [letter["place"].rpartition(":")[2] for letter in found] == ["41", "5"]
+    assert [letter["place"].rpartition(":")[2] for letter in found] == ["5", "41"]
     hits = [json.loads(line) for line in run("search", alias, QUERY, "-k", "1").stdout.splitlines()]
     scores = vectors @ encoder.encode_query([QUERY])[0]
     scores[4] = -1

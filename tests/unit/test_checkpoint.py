@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_comes_back_as_it_was(folder: JobFolder) -> None:
     assert folder.load() is None
     folder.save(at(7), now=True)
     assert folder.load() == at(7)
+
+
+def test_a_path_that_is_not_utf8_comes_back_too(folder: JobFolder) -> None:
+    """As Python has the name of a file that a system with another encoding has written."""
+    saved = replace(at(7), dead_letters="caf\udce9.jsonl")
+    folder.save(saved, now=True)
+    assert folder.load() == saved
 
 
 def test_is_written_at_most_once_a_second_unless_asked(folder: JobFolder) -> None:

@@ -17,8 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esvector.index.documents import MAX_DEPTH, prepare
+from esvector.index.documents import prepare
+from esvector.index.json_values import MAX_DEPTH
 from esvector.types import BadRecord, DeadLetter, Document, Record
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 def document(fields: Mapping[str, Any], id_field: str | None = None) -> Document:
@@ -150,6 +155,39 @@ def test_a_dead_letter_has_the_id_that_the_record_claims() -> None:
         assert letter.id == expected
 
 
+def test_a_dead_letter_has_no_id_that_no_document_can_have() -> None:
+    """Whose document it is cannot be known then, and 10**5000 cannot even be written."""
+    for value in ("a\ud800", 10**5_000, 2**64):
+        letter = prepare(Record({"_id": value, "text": "t"}, "p"))
+        assert isinstance(letter, DeadLetter)
+        assert letter.id is None
+
+
+@pytest.mark.parametrize(
+    ("id_", "expected"),
+    [
+        ("", "the id of the record is empty"),
+        ("a" * 513, "the id of the record is longer than 512 bytes (513)"),
+        ("a\ud800", "the id of the record has half of a surrogate pair, which UTF-8 cannot hold ('a\\ud800')"),
+    ],
+)
+def test_an_id_beside_the_fields_is_checked_like_one_in_them(id_: str, expected: str) -> None:
+    letter = prepare(Record({"id": "fine", "text": "t"}, "p", id_))
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.id_apart) == (expected, True)
+
+
+@pytest.mark.parametrize("value", [uuid.UUID(int=1), Colour.RED, np.str_("red")])
+def test_an_id_and_a_text_are_what_json_has_for_them(value: object) -> None:
+    """Whatever else is in the record: a date makes each value looked at."""
+    plain = str(value) if not isinstance(value, Colour) else "red"
+    for other in ({}, {"day": date(2024, 1, 2)}):
+        found = document({"id": value, "text": value, **other})
+        assert (found.id, found.text) == (plain, plain)
+        beir = document({"_id": 1, "metadata": {"text": value, "x": (1,)}, "x": [1], **other})
+        assert (beir.text, beir.fields["x"]) == (plain, [1])
+
+
 # BEIR
 
 
@@ -208,10 +246,6 @@ def test_a_reserved_name() -> None:
 
 
 # values
-
-
-class Colour(enum.Enum):
-    RED = "red"
 
 
 class Number(enum.IntEnum):
@@ -290,6 +324,8 @@ def test_the_word_null_is_no_nan() -> None:
         (Decimal("1.5"), "field 'x' is a Decimal, which JSON has no word for"),
         (1j, "field 'x' is a complex, which JSON has no word for"),
         (np.datetime64("NaT"), "field 'x' is a datetime64, which JSON has no word for"),
+        (np.longdouble(1), "field 'x' is a longdouble, which JSON has no word for"),
+        (np.array([np.longdouble(1)]), "field 'x' is a ndarray, which JSON has no word for"),
         (2**64, "field 'x' is an integer outside 64 bits; write it as a string"),
         pytest.param(10**5_000, "field 'x' is an integer outside 64 bits; write it as a string", id="5,000 digits"),
         ("a\ud800", "field 'x' has half of a surrogate pair, which UTF-8 cannot hold (U+D800 at character 1)"),

@@ -11,6 +11,12 @@ from hypothesis import strategies as st
 from esvector.index.seen import SeenIds
 
 
+def test_an_id_that_utf8_cannot_hold_is_one_like_others() -> None:
+    seen = SeenIds()
+    assert seen.add(["a\ud800", "a", "a\ud801"]) == [False, False, False]
+    assert seen.holds(["a\ud800", "a?"]) == [True, False]
+
+
 @given(st.lists(st.lists(st.text(max_size=2), max_size=20), max_size=20))
 def test_says_what_a_set_would_say(windows: list[list[str]]) -> None:
     seen, expected = SeenIds(), set[str]()

@@ -43,7 +43,7 @@ def test_a_broken_line_is_a_bad_record_and_reading_goes_on(line: bytes, reason: 
     assert isinstance(bad, BadRecord)
     assert reason in bad.reason
     assert bad.place == "a.jsonl:2"
-    assert bad.raw == line.decode("utf-8", "replace")[:2_000]
+    assert bad.raw.encode("utf-8", "surrogateescape") == line, "whole, so that its dead letter can be mended"
 
 
 def test_a_last_line_that_was_cut_says_so() -> None:
@@ -57,6 +57,12 @@ def test_an_integer_outside_64_bits_is_not_rounded(number: int) -> None:
     (found,) = fields("a.jsonl")
     assert found == {"a": {"b": [number]}, "c": 0.12345678901234568, "d": str(number)}
     assert type(found["a"]["b"][0]) is int
+
+
+def test_a_deep_object_with_a_long_number_is_read() -> None:
+    write("a.jsonl", b'{"a":' * 1_000 + b"12345678901234567890123" + b"}" * 1_000)
+    (found,) = read("a.jsonl")
+    assert found.place == "a.jsonl:1"
 
 
 def test_a_line_of_exactly_the_limit_is_read_and_a_longer_one_is_skipped() -> None:
@@ -81,7 +87,7 @@ import resource, sys
 from esvector.index.sources import read_documents
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 bad, good = read_documents("big.jsonl.gz", max_record_bytes=2**20)
-print(good.place, bad.raw == "x" * 2000, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print(good.place, bad.raw == "x" * 1_000_001, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     place, cut_raw, grown = done.stdout.split()
