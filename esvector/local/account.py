@@ -1,33 +1,45 @@
-"""Under which account the server runs: Elasticsearch refuses to run as root."""
+"""Under which account the server runs, and what is done as that account.
+
+Elasticsearch refuses to run as root. Root's server runs as an account that owns nothing else: a number which no user,
+group or process of this machine has, one for each home. That needs no entry in /etc/passwd, and no other service can
+read the data or signal the server, as services could that run as ``nobody``, too. The number is chosen at the first
+start; from then on the owner of the node's folders is the record of it.
+
+Root does nothing at a path below those folders: what their owner may change may lead anywhere, such as to /etc/shadow.
+Processes of the account write, read and delete what is in them, and reach only what the account may reach.
+"""
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import subprocess
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from esvector.errors import NodeError
+from esvector.local.handover import hand_over
+from esvector.local.layout import Layout
 
-__all__ = ["Account", "server_account"]
+__all__ = ["Account", "delete_server_folders", "server_account"]
+
+# No user, container or service is given one of these: https://systemd.io/UIDS-GIDS (as of v257). They are below 65536,
+# so that they also exist in a container with a range of its own.
+_NUMBERS = range(60578, 61184)
+_DELETE_SECONDS = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Who runs the server. ``uid`` None means: whoever runs esvector."""
+    """Who runs the server. ``uid`` (and group) None means: whoever runs esvector."""
 
     name: str
     uid: int | None = None
-    gid: int | None = None
-
-    def own(self, *paths: Path) -> None:
-        """Give ``paths`` (not what is below them) to this account."""
-        if self.uid is not None and self.gid is not None:
-            for path in paths:
-                os.chown(path, self.uid, self.gid)
 
     def launch(self, command: Sequence[str], environ: Mapping[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start ``command`` as this account in a session of its own; both its outputs go to ``output``."""
@@ -39,26 +51,33 @@ class Account:
             stderr=subprocess.STDOUT,
             cwd="/",  # the account may not be able to enter the current folder
             start_new_session=True,
+            umask=0o077,
             user=self.uid,
-            group=self.gid,
+            group=self.uid,
             extra_groups=None if self.uid is None else [],
         )
 
-    def try_run(self, command: Sequence[str], timeout: float = 30) -> str:
-        """Return what ``command`` prints (both outputs). Raise OSError when this account cannot run it."""
+    def try_run(self, command: Sequence[str], timeout: float = 30, *, given: str = "", folder: Path = Path("/")) -> str:
+        """Return what ``command`` prints (both outputs). Raise OSError when this account cannot run it.
+
+        ``given`` is its input. Its current ``folder`` may be below one that this account cannot enter. It has no
+        terminal: a process of another account could type into that.
+        """
         done = subprocess.run(  # noqa: S603
             command,
             env={"PATH": os.defpath},
-            stdin=subprocess.DEVNULL,
+            input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout,
             check=False,
-            cwd="/",
+            cwd=folder,  # entered before it becomes this account
+            start_new_session=True,
+            umask=0o077,
             user=self.uid,
-            group=self.gid,
+            group=self.uid,
             extra_groups=None if self.uid is None else [],
         )
         if done.returncode != 0:
@@ -71,21 +90,99 @@ class Account:
             self.try_run(["/bin/sh", "-c", 'cd -- "$1"', "sh", str(path)])
         except OSError:
             raise NodeError(
-                f"the account {self.name!r}, which has to run Elasticsearch because it refuses to run as root, "
+                f"Elasticsearch refuses to run as root, and the account that runs it instead ({self.name}) "
                 f"cannot enter {path}",
                 f"choose a folder that every account can enter (ESVECTOR_HOME), or: chmod o+x {path} and its parents",
             ) from None
 
+    def own(self, folders: Iterable[Path]) -> None:
+        """Make ``folders`` where they are missing; they are this account's then, and closed to all others.
 
-def server_account() -> Account:
-    """Return the account that has to run the server: ``nobody`` for root, otherwise the current one."""
+        Their parents are folders that only root can change. What an older esvector gave to ``nobody`` is handed over.
+        Raises NodeError when a folder belongs to anybody else, OSError when one cannot be made.
+        """
+        for folder in folders:
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            if self.uid is None:
+                folder.chmod(0o700)
+            else:
+                hand_over(folder, self.uid)
+
+    def empty(self, folder: Path) -> None:
+        """Delete all that is in ``folder``, which belongs to this account. Raises OSError."""
+        self._run_in(folder, "rm -rf -- ./* ./.[!.]* ./..?*", timeout=_DELETE_SECONDS)
+
+    def write(self, folder: Path, name: str, text: str) -> None:
+        """Replace a file of ``folder``, which belongs to this account, or of one below it. Raises OSError."""
+        self._run_in(folder, 'mkdir -p "${1%/*}" && rm -rf "$1" && cat > "$1"', f"./{name}", given=text)
+
+    def read_end(self, folder: Path, name: str, most: int) -> str:
+        """Return the last ``most`` bytes of a file of ``folder``, as far as this account can read it."""
+        try:
+            return self._run_in(folder, '[ -f "$1" ] && exec tail -c "$2" "$1" 2>/dev/null', f"./{name}", str(most))
+        except OSError:
+            return ""
+
+    def _run_in(self, folder: Path, script: str, *arguments: str, timeout: float = 30, given: str = "") -> str:
+        try:
+            return self.try_run(["/bin/sh", "-c", script, "sh", *arguments], timeout, given=given, folder=folder)
+        except subprocess.TimeoutExpired as error:
+            raise OSError(f"a command of the account {self.name} did not end within {timeout:g} s") from error
+
+
+def server_account(layout: Layout) -> Account:
+    """Return the account that has to run the server of this home: for root one of its own, otherwise the current one.
+
+    Raises NodeError when there is none left.
+    """
     if os.geteuid() != 0:
         return Account(name="current user")
-    try:
-        entry = pwd.getpwnam("nobody")
-    except KeyError:
-        raise NodeError(
-            "Elasticsearch refuses to run as root, and this machine has no account 'nobody' to run it instead",
-            "run this command as an ordinary user",
-        ) from None
-    return Account(name="nobody", uid=entry.pw_uid, gid=entry.pw_gid)
+    chosen = [owner for owner in _owners(layout) if owner in _NUMBERS]
+    uid = chosen[0] if chosen else _unused_number(layout)
+    return Account(name=f"uid {uid}", uid=uid)
+
+
+def _owners(layout: Layout) -> Iterator[int]:
+    for folder in layout.server_folders:
+        with suppress(FileNotFoundError):
+            yield folder.lstat().st_uid
+
+
+def _unused_number(layout: Layout) -> int:
+    """Return a number that no user, group or process has; where possible another for each home."""
+    import psutil
+
+    running: set[int] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            running.update(process.uids())
+    first = zlib.crc32(os.fsencode(layout.home)) % len(_NUMBERS)
+    numbers: list[int] = [*_NUMBERS[first:], *_NUMBERS[:first]]
+    for number in numbers:
+        if number not in running and not _has_name(number):
+            return number
+    raise NodeError(
+        f"Elasticsearch refuses to run as root. Instead, an account with a number from {_NUMBERS[0]} to "
+        f"{_NUMBERS[-1]} would run it, and all of those are in use",
+        "run this command as an ordinary user",
+    )
+
+
+def _has_name(number: int) -> bool:
+    with suppress(KeyError):
+        return bool(pwd.getpwuid(number))
+    with suppress(KeyError):
+        return bool(grp.getgrgid(number))
+    return False
+
+
+def delete_server_folders(layout: Layout) -> None:
+    """Delete what belongs to the server: its account deletes what is in the folders. Raises OSError, NodeError."""
+    account = server_account(layout)
+    for folder in layout.server_folders:
+        with suppress(FileNotFoundError):
+            folder.lstat()
+            account.own([folder])
+            account.empty(folder)
+            folder.rmdir()

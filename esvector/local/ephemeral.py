@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import esvector
 from esvector.errors import NodeError
 from esvector.local.failures import PortTakenError
 from esvector.local.layout import default_downloads
@@ -19,6 +20,7 @@ from esvector.local.ports import free_port
 __all__ = ["ephemeral_node", "guarded_home"]
 
 _PORT_ATTEMPTS = 3
+_GUARD = "import sys; sys.path[:] = {path!r}; from esvector.local.guard import main; main()"
 
 
 @contextmanager
@@ -52,9 +54,10 @@ def guarded_home() -> Iterator[Path]:
     """
     home = Path(tempfile.mkdtemp(prefix="esvector-node-")).resolve()
     if os.geteuid() == 0:
-        home.chmod(0o755)  # the server runs as another account
+        home.chmod(0o711)  # the server runs as another account
     guard = subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "esvector.local.guard", str(home)],
+        [sys.executable, "-I", "-c", _GUARD.format(path=_import_path()), str(home)],
+        env={name: value for name, value in os.environ.items() if not name.startswith("ESVECTOR_")},  # no secrets
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -64,6 +67,12 @@ def guarded_home() -> Iterator[Path]:
         yield home
     finally:
         guard.communicate(timeout=60)
+
+
+def _import_path() -> list[str]:
+    """Return where the guard imports from: where this process does, but not from whatever the current folder holds."""
+    package = str(Path(esvector.__file__).resolve().parents[1])
+    return [*filter(os.path.isabs, sys.path), package]
 
 
 def _started(

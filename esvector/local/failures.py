@@ -9,7 +9,9 @@ from pathlib import Path
 
 from esvector.errors import NodeError
 
-__all__ = ["PortTakenError", "startup_error", "tail"]
+__all__ = ["LOG_BYTES", "PortTakenError", "last_lines", "startup_error", "tail"]
+
+LOG_BYTES = 256 * 1024  # as much of a log is read, from its end
 
 
 class PortTakenError(NodeError):
@@ -74,11 +76,18 @@ def tail(path: Path, lines: int) -> list[str]:
     try:
         with path.open("rb") as file:
             file.seek(0, 2)
-            file.seek(max(0, file.tell() - 256 * 1024))
-            text = file.read().decode(errors="replace")
+            file.seek(max(0, file.tell() - LOG_BYTES))
+            return last_lines(file.read().decode(errors="replace"), lines)
     except OSError:
         return []
-    return text.splitlines()[-lines:] if lines > 0 else []
+
+
+def last_lines(text: str, lines: int) -> list[str]:
+    """Return the last ``lines`` lines of a log, which do nothing to a terminal but appear on it."""
+    chosen = text.splitlines()[-lines:] if lines > 0 else []
+    return [
+        "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line) for line in chosen
+    ]
 
 
 def startup_error(printed: Sequence[str], log_path: Path) -> NodeError:

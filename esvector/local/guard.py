@@ -1,6 +1,6 @@
 """The guard of an ephemeral node: ends it and deletes its folder when its owner is gone, however it went.
 
-Run as ``python -m esvector.local.guard HOME``. Standard input is a pipe whose other end only the owner holds, and which
+The home is its argument. Standard input is a pipe whose other end only the owner holds, and which
 therefore ends with the owner, also after ``kill -9``, when no code of the owner runs any more.
 """
 
@@ -14,6 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from esvector.errors import NodeError
+from esvector.local.account import delete_server_folders
 from esvector.local.layout import Layout
 from esvector.local.process import POLL_SECONDS, our_pids
 
@@ -31,8 +33,10 @@ def clean_up(home: Path, timeout: float = 30) -> None:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if not pids:
-            shutil.rmtree(home, ignore_errors=True)
-            if not home.exists() and not our_pids(layout):
+            with suppress(OSError, NodeError):
+                delete_server_folders(layout)
+                shutil.rmtree(home)
+            if not home.exists():
                 return
         time.sleep(POLL_SECONDS)
 
@@ -42,7 +46,3 @@ def main() -> None:
     home = Path(sys.argv[1])
     sys.stdin.buffer.read()
     clean_up(home)
-
-
-if __name__ == "__main__":
-    main()

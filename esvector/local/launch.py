@@ -9,11 +9,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from esvector.errors import NodeError
 from esvector.local.account import Account
 from esvector.local.distribution import VERSION
 from esvector.local.layout import Layout
+from esvector.local.process import launch_options
 from esvector.local.settings import write_config
 from esvector.local.state import State
 
@@ -41,20 +43,24 @@ def launch(this: Launch) -> State:
     layout = this.layout
     try:
         _prepare_folders(layout, this.account)
-        write_config(layout, this.distribution, this.port, this.heap_mb, this.settings, this.jvm_options)
-        output = layout.startup_log.open("wb")
+        write_config(layout, this.account, this.distribution, this.port, this.heap_mb, this.settings, this.jvm_options)
+        output = _new_log(layout.startup_log)
     except OSError as error:
         raise NodeError(
             f"the node's folder {layout.home} cannot be prepared: {error}",
             "make room or correct the permissions there, or choose another folder with ESVECTOR_HOME",
         ) from error
-    command = [str(this.distribution / "bin" / "elasticsearch"), "-d", "-p", str(layout.pid_file)]
+    command = [str(this.distribution / "bin" / "elasticsearch"), *launch_options(layout)]
     launched = time.time()
     with output:
         process = this.account.launch(command, _environ(layout, this.java_home), output)
     # The launcher ends when the server is up; someone has to collect it.
     threading.Thread(target=process.wait, name="esvector-node-launcher", daemon=True).start()
     return State(pid=process.pid, port=this.port, version=VERSION, heap_mb=this.heap_mb, launched=launched)
+
+
+def _new_log(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 def _environ(layout: Layout, java_home: Path) -> dict[str, str]:
@@ -71,12 +77,10 @@ def _environ(layout: Layout, java_home: Path) -> dict[str, str]:
 
 
 def _prepare_folders(layout: Layout, account: Account) -> None:
-    shutil.rmtree(layout.temporary, ignore_errors=True)
-    layout.pid_file.unlink(missing_ok=True)
-    for folder in layout.server_folders:
-        folder.mkdir(exist_ok=True)
-    account.own(*layout.server_folders)
+    account.own(layout.server_folders)
     account.check_can_enter(layout.data)
+    for folder in (layout.temporary, layout.run):
+        account.empty(folder)
     free = shutil.disk_usage(layout.data).free
     if free < LEAST_FREE_BYTES:
         raise NodeError(

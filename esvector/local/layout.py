@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Layout", "default_downloads", "default_home", "make_folder"]
+from esvector.errors import NodeError
+
+__all__ = ["Layout", "default_downloads", "default_home", "make_folder", "trusted"]
 
 # Root's own folders are closed to the account that runs the server for it, so root's node lives where all can read.
 _ROOT_HOME = Path("/var/lib/esvector")
@@ -32,12 +36,43 @@ def default_downloads() -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder and the missing ones above it; for root so that the account of the server can enter them."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0:
-        for folder in missing:
+    """Create a folder and the missing ones above it; for root so that the account of the server can enter them.
+
+    Raises NodeError when it could be another account's work (``trusted``).
+    """
+    if os.geteuid() != 0:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    trusted(path)
+    for folder in reversed([folder for folder in (path, *path.parents) if not folder.exists()]):
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o755)
             folder.chmod(0o755)  # whatever the umask
+    path.mkdir(exist_ok=True)  # raises when it is a file
+    trusted(path)  # in /tmp, another account may have been quicker
+
+
+def trusted(path: Path) -> Path:
+    """Return ``path`` without links. For root, raise NodeError when another account could put something in its place.
+
+    Root reads, writes and signals by what is in its node's folder, which therefore only root may change; likewise all
+    folders above it, except that others may have entries of their own there, as in /tmp.
+    """
+    path = path.expanduser().resolve()
+    if os.geteuid() != 0:
+        return path
+    for folder in (path, *path.parents):
+        with suppress(FileNotFoundError):
+            facts = folder.lstat()
+            open_to_others = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            own_entries_only = folder != path and facts.st_mode & stat.S_ISVTX
+            if facts.st_uid != 0 or (open_to_others and not own_entries_only):
+                raise NodeError(
+                    f"other accounts than root can change the folder {folder}, so root cannot use {path} for its node",
+                    f"set ESVECTOR_HOME to a folder that only root can change, or: chown root {folder} && "
+                    f"chmod go-w {folder}",
+                )
+    return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +88,7 @@ class Layout:
 
     @property
     def config(self) -> Path:
-        """Written by esvector at every start."""
+        """The server's configuration; esvector replaces its own files in it at every start."""
         return self.home / "config"
 
     @property
@@ -73,17 +108,17 @@ class Layout:
 
     @property
     def run(self) -> Path:
-        """Holds the server's pid file."""
+        """Holds the server's pid file; emptied at every start."""
         return self.home / "run"
 
     @property
     def server_folders(self) -> tuple[Path, ...]:
-        """What the server writes to, and therefore owns."""
+        """What the server writes to, and therefore owns; root does nothing at a path below them."""
         return (self.config, self.data, self.logs, self.temporary, self.run)
 
     @property
     def pid_file(self) -> Path:
-        """Written by the server itself; removed by it when it ends in good order."""
+        """Written by the server itself, for people: it names the home on the command line of the launcher."""
         return self.run / "server.pid"
 
     @property
@@ -99,7 +134,7 @@ class Layout:
     @property
     def startup_log(self) -> Path:
         """Everything that is printed before the server has its own log, errors of the JVM included."""
-        return self.logs / "startup.log"
+        return self.home / "startup.log"
 
     @property
     def server_log(self) -> Path:

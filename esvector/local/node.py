@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from esvector.errors import NodeError, require
-from esvector.local.account import server_account
+from esvector.local.account import delete_server_folders, server_account
 from esvector.local.distribution import installed_distribution
-from esvector.local.failures import PortTakenError, startup_error, tail
+from esvector.local.failures import LOG_BYTES, PortTakenError, last_lines, startup_error, tail
 from esvector.local.health import ask_health
 from esvector.local.java import find_java
 from esvector.local.launch import Launch, launch
-from esvector.local.layout import Layout, default_downloads, default_home, make_folder
+from esvector.local.layout import Layout, default_downloads, default_home, make_folder, trusted
 from esvector.local.memory import machine_memory_mb
 from esvector.local.ports import choose_port, wait_until_free
-from esvector.local.process import POLL_SECONDS, end_group, live_pid
+from esvector.local.process import POLL_SECONDS, end, live_pid
 from esvector.local.settings import check_settings, default_heap_mb
 from esvector.local.state import read_state, write_state
 from esvector.local.status import NodeStatus, bytes_below, look
@@ -58,9 +57,9 @@ class Node:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         require("local", "cjdk", "filelock", "jgo", "psutil")
-        self._layout = Layout((home or default_home()).expanduser().resolve())
+        self._layout = Layout(trusted(home or default_home()))
         default = default_downloads() if home is None else self._layout.home / "downloads"
-        self._downloads = (downloads or default).expanduser().resolve()
+        self._downloads = trusted(downloads or default)
         self._port = port
         self._heap_mb = heap_mb
         self._settings = check_settings(settings or {})
@@ -86,8 +85,9 @@ class Node:
         server, startup = self._layout.server_log, self._layout.startup_log
         # The server appends to its log across starts; the other file is new with each.
         begun = read_state(self._layout)
-        if begun and server.exists() and server.stat().st_mtime >= begun.launched:
-            return server
+        with suppress(OSError):
+            if begun and server.lstat().st_mtime >= begun.launched:
+                return server
         return startup if startup.exists() else server
 
     def start(self, wait: bool = True, timeout: float = 60) -> NodeStatus:
@@ -108,9 +108,8 @@ class Node:
         return self.status()
 
     def _ensure_launched(self) -> None:
-        account = server_account()
         distribution = installed_distribution(self._downloads, self._say)
-        java_home = find_java(account, self._downloads, self._say, self._environ).home
+        java_home = find_java(server_account(self._layout), self._downloads, self._say, self._environ).home
         with self._locked():
             if live_pid(self._layout) is not None:
                 self._check_running_suits()
@@ -122,7 +121,7 @@ class Node:
             started = launch(
                 Launch(
                     layout=self._layout,
-                    account=account,
+                    account=server_account(self._layout),  # not that of above: another start may have chosen meanwhile
                     distribution=distribution,
                     java_home=java_home,
                     port=choose_port(self._port, last.port if last else None),
@@ -175,9 +174,9 @@ class Node:
 
     def _end(self, timeout: float) -> None:
         pid = live_pid(self._layout)
-        if pid is not None and not end_group(pid, self._layout, signal.SIGTERM, timeout):
+        if pid is not None and not end(self._layout, signal.SIGTERM, timeout):
             self._say(f"The node did not stop within {timeout:g} s; killing it. Acknowledged writes are not lost.")
-            if not end_group(pid, self._layout, signal.SIGKILL, 10):
+            if not end(self._layout, signal.SIGKILL, 10):
                 raise NodeError(f"the node (process {pid}) cannot be stopped", f"look at it: ps -fp {pid}")
         state = read_state(self._layout)
         if state is not None:
@@ -191,7 +190,10 @@ class Node:
 
     def logs(self, lines: int = 50) -> str:
         """Return the last ``lines`` lines of the log; empty when there is none."""
-        return "\n".join(tail(self.log_path, lines))
+        path = self.log_path
+        if path == self._layout.startup_log:
+            return "\n".join(tail(path, lines))
+        return "\n".join(last_lines(server_account(self._layout).read_end(path.parent, path.name, LOG_BYTES), lines))
 
     def reset(self) -> int:
         """Stop the node and delete its data and logs; return the bytes of data deleted. Downloads are kept.
@@ -204,10 +206,9 @@ class Node:
             self._end(timeout=10)
             freed = bytes_below(self._layout.data)
             try:
-                for folder in self._layout.server_folders:
-                    if folder.exists():
-                        shutil.rmtree(folder)
-                self._layout.state_file.unlink(missing_ok=True)
+                delete_server_folders(self._layout)
+                for file in (self._layout.startup_log, self._layout.state_file):
+                    file.unlink(missing_ok=True)
             except OSError as error:
                 raise NodeError(
                     f"not everything below {self.home} can be deleted: {error}", "do it as the account that owns it"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from esvector.errors import NodeError
-from esvector.local.layout import Layout, default_home
+from esvector.local.layout import Layout, default_home, trusted
 from esvector.local.state import read_state
 
-__all__ = ["POLL_SECONDS", "end_group", "is_ours", "leads", "live_pid", "marker", "our_pids", "running_url"]
+__all__ = ["POLL_SECONDS", "end", "launch_options", "leads", "live_pid", "marker", "our_pids", "running_url"]
 
 POLL_SECONDS = 0.1
 
@@ -21,39 +22,61 @@ def marker(home: Path) -> str:
     return f"-Desvector.home={home}"
 
 
-def is_ours(pid: int, layout: Layout) -> bool:
-    """Whether ``pid`` is the launcher or the server of this home.
-
-    The command line says so, which a number in a file does not: after a crash or a reboot the same pid may belong to
-    anything. A process that has ended but was not collected by its parent has no command line and does not count.
-    """
-    import psutil
-
-    try:
-        command = psutil.Process(pid).cmdline()
-    except (psutil.Error, ValueError):
-        return False
-    return marker(layout.home) in command or str(layout.pid_file) in command
+def launch_options(layout: Layout) -> list[str]:
+    """Return the arguments of the launcher, by which it is known until the server has its own command line."""
+    return ["-d", "-p", str(layout.pid_file)]
 
 
 def our_pids(layout: Layout) -> list[int]:
-    """Return every process of this home, found without any file."""
+    """Return every process of this home, found without a pid from any file: its server first, then what launches it."""
     import psutil
 
-    return [pid for pid in psutil.pids() if is_ours(pid, layout)]
+    return _ours(psutil.pids(), layout)
 
 
 def live_pid(layout: Layout) -> int | None:
     """Return the pid of the server or, before it has one, of its launcher; None when neither lives."""
-    state = read_state(layout)
-    candidates = [_pid_in(layout.pid_file), state.pid if state else None]
-    return next((pid for pid in candidates if pid is not None and is_ours(pid, layout)), None)
+    import psutil
+
+    state, pids = read_state(layout), psutil.pids()
+    session = state.pid if state else None
+    # The launcher has opened a session, which its server stays in: few processes to look at closely.
+    started = [pid for pid in pids if session is not None and _session(pid) == session]
+    return next(iter(_ours(started, layout) or _ours(pids, layout)), None)
 
 
-def _pid_in(path: Path) -> int | None:
+def _ours(pids: Iterable[int], layout: Layout) -> list[int]:
+    """Return those of ``pids`` that are the server of this home or its launcher, the server first.
+
+    Their account and command line say so, which a number in a file does not: after a crash or a reboot the same pid may
+    belong to anything. Whatever else names the home or the pid file (``tail -f``, an editor) is not ours. A process
+    that has ended but was not collected by its parent has no command line and does not count.
+    """
     try:
-        return int(path.read_text())
-    except (OSError, ValueError):
+        owner = layout.data.lstat().st_uid
+    except OSError:  # nothing was ever started
+        return []
+    kinds = {pid: _kind(pid, owner, layout) for pid in pids}
+    return [pid for kind in ("server", "launcher") for pid in kinds if kinds[pid] == kind]
+
+
+def _kind(pid: int, owner: int, layout: Layout) -> str | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        command = process.cmdline() if process.uids().real == owner else []
+    except (psutil.Error, ValueError):
+        return None
+    if command[-3:] == launch_options(layout):
+        return "launcher"
+    return "server" if command and Path(command[0]).name == "java" and marker(layout.home) in command else None
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
         return None
 
 
@@ -65,19 +88,22 @@ def leads(leader: int, pid: int) -> bool:
         return False
 
 
-def end_group(pid: int, layout: Layout, number: signal.Signals, timeout: float) -> bool:
-    """Send a signal to the process group of ``pid``, a process of this home; whether it is gone within ``timeout`` s.
+def end(layout: Layout, number: signal.Signals, timeout: float) -> bool:
+    """Send a signal to the processes of this home; whether they are gone within ``timeout`` seconds.
 
-    Raises NodeError when it belongs to another account.
+    Raises NodeError when they belong to another account.
     """
-    try:
-        os.killpg(os.getpgid(pid), number)
-    except ProcessLookupError:
-        return True
-    except PermissionError as error:
-        raise NodeError(f"the node (process {pid}) belongs to another account", "stop it as that account") from error
+    for pid in our_pids(layout):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+        except PermissionError as error:
+            raise NodeError(
+                f"the node (process {pid}) belongs to another account", "stop it as that account"
+            ) from error
     deadline = time.monotonic() + timeout
-    while is_ours(pid, layout):
+    while our_pids(layout):
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
@@ -86,7 +112,7 @@ def end_group(pid: int, layout: Layout, number: signal.Signals, timeout: float) 
 
 def running_url(home: Path | None = None) -> str | None:
     """Return the URL of the node in ``home`` if its process lives (it may still be starting), else None. Quick."""
-    layout = Layout((home or default_home()).expanduser().resolve())
+    layout = Layout(trusted(home or default_home()))
     state = read_state(layout)
     if state is None or state.pid is None or live_pid(layout) is None:
         return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from esvector.errors import ConfigError
+from esvector.local.account import Account
 from esvector.local.layout import Layout
 from esvector.local.process import marker
 
@@ -31,8 +32,10 @@ def default_heap_mb(total_mb: int, available_mb: int) -> int:
 
 
 def check_settings(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of ``settings``. Raises ConfigError for a key that esvector has to decide itself."""
+    """Return a copy of ``settings``. Raises ConfigError for a key that esvector has to decide itself, or is none."""
     for key in settings:
+        if not re.fullmatch(r"[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*", key):
+            raise ConfigError(f"{key!r} is not a valid name of a setting", "write it like: node.attr.rack")
         if key in _RESERVED or key.endswith(_RESERVED_ENDINGS):
             raise ConfigError(f"the setting {key!r} cannot be changed on the local node", "leave it out")
     return dict(settings)
@@ -85,24 +88,18 @@ def jvm_options(layout: Layout, heap_mb: int, more: Sequence[str] = ()) -> str:
 
 def write_config(
     layout: Layout,
+    account: Account,
     distribution: Path,
     port: int,
     heap_mb: int,
     settings: Mapping[str, str],
     more_options: Sequence[str] = (),
 ) -> None:
-    """Write the configuration folder of the node; ``distribution`` gives what esvector has no opinion on."""
-    layout.config.mkdir(parents=True, exist_ok=True)
-    for name in ("jvm.options", "log4j2.properties"):
-        target = layout.config / name
-        shutil.copyfile(distribution / "config" / name, target)
-        target.chmod(0o644)
-    options = layout.config / "jvm.options.d"
-    options.mkdir(exist_ok=True)
-    options.chmod(0o755)
-    for path, text in (
-        (options / "esvector.options", jvm_options(layout, heap_mb, more_options)),
-        (layout.config / "elasticsearch.yml", elasticsearch_yml(layout, port, settings)),
-    ):
-        path.write_text(text)
-        path.chmod(0o644)
+    """Write the configuration as ``account``; ``distribution`` gives what esvector has no opinion on."""
+    shipped = {name: (distribution / "config" / name).read_text() for name in ("jvm.options", "log4j2.properties")}
+    written = {
+        "jvm.options.d/esvector.options": jvm_options(layout, heap_mb, more_options),
+        "elasticsearch.yml": elasticsearch_yml(layout, port, settings),
+    }
+    for name, text in (shipped | written).items():
+        account.write(layout.config, name, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -66,10 +67,9 @@ def _state_word(layout: Layout, state: State | None, pid: int | None) -> StateWo
 def bytes_below(folder: Path) -> int:
     """Return the size of all files below ``folder`` in bytes."""
     total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_size
-            except FileNotFoundError:  # the server merges and deletes files meanwhile
-                continue
+    with suppress(OSError):  # it does not exist, or is closed to us
+        for _, _, names, descriptor in os.fwalk(folder):  # follows no link, whatever is changed meanwhile
+            for name in names:
+                with suppress(FileNotFoundError):  # the server merges and deletes files meanwhile
+                    total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
     return total

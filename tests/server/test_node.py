@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from esvector.local import Node, running_url
 from esvector.local.ephemeral import guarded_home
 from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port, is_free
-from esvector.local.state import read_state
+from esvector.local.state import read_state, write_state
 from tests.support.jvm import QUICK
 
 START_SECONDS = 150  # on a busy machine; alone it takes 15 to 20
@@ -130,9 +131,12 @@ class TestRunning:
     def test_it_does_not_run_as_root(self, node: Node) -> None:
         pid = node.status().pid
         assert pid is not None
-        expected = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else os.geteuid()
-        assert set(psutil.Process(pid).uids()) == {expected}
-        if os.geteuid() == 0:
+        (uid,) = set(psutil.Process(pid).uids())
+        assert uid == node.home.joinpath("data").stat().st_uid
+        if os.geteuid() != 0:
+            assert uid == os.geteuid()
+        else:
+            assert uid not in {0, *(user.pw_uid for user in pwd.getpwall())}, "it shares its account"
             assert Path(f"/proc/{pid}/status").read_text().split("Groups:")[1].split("\n")[0].split() == []
 
     def test_it_listens_on_loopback_only(self, node: Node) -> None:
@@ -181,7 +185,10 @@ def test_after_a_kill_it_starts_on_another_port_if_need_be_and_keeps_its_data(
         socket.create_server(("127.0.0.1", before.port)),
         subprocess.Popen(["sleep", "600"], start_new_session=True) as bystander,
     ):
-        Layout(home).pid_file.write_text(str(bystander.pid))  # as after a reboot: the number belongs to another now
+        last = read_state(Layout(home))
+        assert last is not None
+        # As after a reboot: the number belongs to another now.
+        write_state(Layout(home), replace(last, pid=bystander.pid))
         try:
             assert node.status().state == "dead"
             after = node.start(timeout=START_SECONDS)

@@ -107,7 +107,7 @@ class RealNode(Server):
         """Start it, again on the same data and port where it ran before; returns at once."""
         assert not self.pids, "it runs already"
         wait_until_free(self.port)
-        account, downloads = server_account(), default_downloads()
+        account, downloads = server_account(self.layout), default_downloads()
         launch(
             Launch(
                 layout=self.layout,

@@ -20,10 +20,11 @@ from esvector.cli.node import node as command
 from esvector.errors import ConfigError, NodeError
 from esvector.local import Node, running_url
 from esvector.local.failures import PortTakenError, startup_error, tail
+from esvector.local.guard import clean_up
 from esvector.local.java import Jdk
 from esvector.local.layout import Layout
 from esvector.local.ports import choose_port, free_port, is_free
-from esvector.local.process import marker
+from esvector.local.process import launch_options, marker
 from esvector.local.settings import default_heap_mb, elasticsearch_yml, jvm_options
 from esvector.local.state import State, read_state, write_state
 
@@ -66,10 +67,22 @@ class TestConfiguration:
         assert settings["transport.port"] == "9555"
         assert settings["node.attr.note"] == 'a: "b" #c ü'
 
-    @pytest.mark.parametrize("key", ["network.host", "http.host", "http.publish_host", "http.port", "path.data"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            *("network.host", "http.host", "http.publish_host", "http.port", "path.data"),
+            *("http.host: 0.0.0.0\nnode.attr.x", "\nhttp.host", "http.host\r", "{http.host", "http.host ", "a..b", ""),
+        ],
+    )
     def test_a_setting_that_would_open_or_hide_the_node_is_refused(self, tmp_path: Path, key: str) -> None:
-        with pytest.raises(ConfigError, match=key):
+        with pytest.raises(ConfigError) as caught:
             Node(tmp_path, settings={key: "0.0.0.0"})
+        assert repr(key) in caught.value.message
+
+    def test_a_value_stays_one_value_whatever_is_in_it(self, layout: Layout) -> None:
+        text = elasticsearch_yml(layout, 9201, {"node.attr.note": "x\nhttp.host: 0.0.0.0"})
+        assert parsed(text)["node.attr.note"] == "x\nhttp.host: 0.0.0.0"
+        assert "\nhttp.host" not in text
 
     def test_the_jvm_gets_the_heap_and_the_mark_of_its_home(self, layout: Layout) -> None:
         options = jvm_options(layout, 700).splitlines()
@@ -145,23 +158,49 @@ class TestFailures:
         assert tail(log, 2) == ["99998", "99999"]
         assert tail(tmp_path / "missing", 2) == []
 
+    def test_a_log_line_does_nothing_to_a_terminal(self, tmp_path: Path) -> None:
+        log = tmp_path / "log"
+        log.write_text("\x1b]0;title\x07\tünder\x9b2J\n")
+        assert tail(log, 1) == [
+            "\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}\tünder\N{REPLACEMENT CHARACTER}2J"
+        ]
+
 
 class TestStaleFiles:
     def test_a_pid_of_another_process_is_not_the_node(self, layout: Layout) -> None:
+        layout.data.mkdir()
         write_state(layout, state(pid=os.getpid()))
-        layout.run.mkdir()
-        layout.pid_file.write_text(str(os.getpid()))
         assert running_url(layout.home) is None
         assert Node(layout.home).status().state == "dead"
 
-    def test_stop_does_not_touch_it(self, layout: Layout) -> None:
-        with subprocess.Popen(["sleep", "60"], start_new_session=True) as bystander:
-            write_state(layout, state(pid=bystander.pid))
-            layout.run.mkdir()
-            layout.pid_file.write_text(str(bystander.pid))
-            assert Node(layout.home).stop().state == "stopped"
-            assert bystander.poll() is None
-            bystander.kill()
+    @pytest.mark.parametrize("end", ["stop", "reset", "clean_up"])
+    def test_what_merely_names_the_node_is_not_touched(self, layout: Layout, end: str) -> None:
+        layout.data.mkdir()
+        layout.run.mkdir()
+        layout.pid_file.write_text("1")
+        waiting = [sys.executable, "-c", "input()"]
+        named: tuple[list[str], ...] = (
+            ["-d", "-p", str(layout.pid_file), "-n"],
+            [str(layout.pid_file)],
+            [marker(layout.home)],
+            [],
+        )
+        bystanders = [
+            subprocess.Popen([*waiting, *words], stdin=subprocess.PIPE, start_new_session=True) for words in named
+        ]
+        write_state(layout, state(pid=bystanders[1].pid))
+        try:
+            if end == "clean_up":
+                clean_up(layout.home)
+                assert not layout.home.exists()
+            else:
+                getattr(Node(layout.home), end)()
+                assert Node(layout.home).status().state == "stopped"
+            assert [process.poll() for process in bystanders] == [None] * len(bystanders)
+        finally:
+            for process in bystanders:
+                process.kill()
+                process.communicate()
 
     @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "port": 1}'])
     def test_a_damaged_state_file_counts_as_none(self, layout: Layout, content: str) -> None:
@@ -193,12 +232,13 @@ def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_second_start_waits_for_the_first_and_finds_its_node(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[subprocess.Popen[bytes]] = []
     both_inside = threading.Barrier(2)
+    layout.data.mkdir()
 
     def launch(_: object) -> State:
         with suppress(threading.BrokenBarrierError):
             both_inside.wait(timeout=1)  # what must not happen has a second to happen
-        mark = str(layout.pid_file)
-        launched.append(subprocess.Popen([sys.executable, "-c", "input()", mark], stdin=subprocess.PIPE))
+        command = [sys.executable, "-c", "input()", *launch_options(layout)]
+        launched.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
         return state(launched[-1].pid)
 
     monkeypatch.setattr("esvector.local.node.launch", launch)
