@@ -59,7 +59,7 @@ def test_two_devices_load_one_index(
     report = indexer.run(RECORDS)
     assert (report.indexed, report.dead) == (400, 0)
     assert opened[0].restarts == 1
-    assert next(stage.workers for stage in report.stages if stage.name == "encode") == 2
+    assert next(stage.workers for stage in report.stages if stage.name == "encode") == 4, "two for each"
     neighbours(es, alias, folder)
     assert Searcher(es, alias).search(RECORDS[7]["text"], k=1)
 

@@ -194,7 +194,6 @@ def modern(folder: Path, seed: int = 0, *, max_length: int = 64) -> Path:
         num_attention_heads=2,
         max_position_embeddings=max(128, max_length),
         local_attention=16,
-        global_attn_every_n_layers=3,
         pad_token_id=0,
         cls_token_id=2,
         sep_token_id=3,

@@ -228,6 +228,8 @@ def test_a_budget_that_was_cut_grows_again_and_never_beyond_what_it_was() -> Non
 
 
 def test_a_budget_at_its_limit_seldom_runs_into_it() -> None:
+    failed = ran = 0
+
     def fault(texts: list[str], padded: int) -> None:
         nonlocal failed, ran
         if padded > 16:
@@ -235,7 +237,6 @@ def test_a_budget_at_its_limit_seldom_runs_into_it() -> None:
             raise MemoryError
         ran += 1
 
-    failed = ran = 0
     tower, texts = WordTower(fault), numbered(*[4] * 400)
     batcher = Batcher(tower, token_budget=64)
     for _ in range(40):
@@ -296,12 +297,13 @@ def test_an_encoder_that_fails_on_everything_is_at_fault_itself() -> None:
 
 
 def test_an_encoder_that_fails_on_everything_is_not_asked_for_every_text() -> None:
+    asked = 0
+
     def fault(texts: list[str], padded: int) -> None:
         nonlocal asked
         asked += 1
         raise ValueError("no such layer")
 
-    asked = 0
     with pytest.raises(EncoderError, match="no such layer"):
         run(WordTower(fault), numbered(*[4] * 4096))
     assert asked < 1000
@@ -451,12 +453,13 @@ def test_mending_in_batches_costs_no_text_for_another() -> None:
 
 
 def test_a_copy_in_float32_that_does_not_fit_is_not_tried_for_every_text() -> None:
+    tried = 0
+
     def no_room() -> WordTower:
         nonlocal tried
         tried += 1
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    tried = 0
     texts = numbered(*[3] * 10)
     every = tuple(f"text{number}" for number in range(10))
     tower = WordTower(spoiled(np.nan, *every))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esvector.encode.backends import unpadded
@@ -198,7 +199,7 @@ def test_cudnn_is_never_chosen_on_hopper(monkeypatch: pytest.MonkeyPatch, tmp_pa
 # Waiting for the device
 
 
-class NoWaits(TorchDispatchMode):
+class NoWaits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises where the host would have to know what the device has computed."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -212,7 +213,7 @@ class NoWaits(TorchDispatchMode):
 
 def test_the_watch_for_waits_sees_them() -> None:
     for wait in (lambda: torch.ones(1).item(), lambda: torch.ones(3)[torch.ones(3) > 0]):
-        with pytest.raises(AssertionError, match="waits"), NoWaits():
+        with pytest.raises(AssertionError, match="waits"), NoWaits():  # type: ignore[no-untyped-call]
             wait()
 
 
@@ -231,8 +232,28 @@ def test_nothing_waits_for_the_device_before_the_vectors_are_fetched(
     use_kernel(monkeypatch, kernel)
     lay(backend)
     tokens = tower.tokenize(models.words(9, 3))
-    with NoWaits():
+    with NoWaits():  # type: ignore[no-untyped-call]
         tower.forward(tokens, np.arange(9))
+
+
+@pytest.mark.parametrize("build", LAYABLE[:3] + LAYABLE[4:])
+def test_the_whole_way_on_a_gpu_but_for_the_numbers(
+    build: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors without content, on a device that is not there: every shape, format and device of the real kernel."""
+    varlen = pytest.importorskip("torch.nn.attention.varlen")
+    # As on Hopper.
+    monkeypatch.setattr(varlen, "_cudnn_version_and_major_capability", lambda index: (92600, 9), raising=False)
+    monkeypatch.setattr(varlen, "_should_use_cudnn", lambda index: True)
+    tower, backend = document_tower(build(tmp_path / "model"), dtype="bfloat16")
+    tokens = tower.tokenize(models.words(5, 1))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        backend.embedder.to("cuda")
+        monkeypatch.setattr(backend, "_on_cuda", True)
+        monkeypatch.setattr(backend, "_move", lambda array: torch.from_numpy(array).to("cuda"))
+        lay(backend)
+        found = tower.forward(tokens, np.arange(5))
+    assert (found.shape, found.dtype, found.device.type) == ((5, 32), torch.bfloat16, "cuda")
 
 
 # What cannot be laid
@@ -252,7 +273,7 @@ def test_attention_of_a_kind_unknown_here_is_refused(option: str) -> None:
     query = torch.ones(1, 2, 5, 4)
     borders = torch.tensor([0, 2, 5], dtype=torch.int32)
     module = torch.nn.Identity()
-    attend = unpadded._attend
+    attend: Any = unpadded._attend
     assert attend(module, query, query, query, None, 0.5, 0.0, borders, 3, use_cache=False, **{option: None})
     with pytest.raises(ValueError, match=option):
         attend(module, query, query, query, None, 0.5, 0.0, borders, 3, **{option: 30.0})
