@@ -44,7 +44,8 @@ def retry(
     letters, client = DeadLetters(file), open_client(url)
     next(iter(letters), None)  # a file of something else is refused before anything begins
     live_target(client, alias)  # what is retried is a part of an index, never all of one
-    indexer = Indexer(client, alias, dead_letters=dead_letters or file, state=state)
+    # However many are still bad: whoever retries has mended some of them.
+    indexer = Indexer(client, alias, dead_letters=dead_letters or file, state=state, most_refused=1.0)
     with show_progress() as progress:
         report = indexer.run(letters, progress)
     print_report(report, as_json=wants_json(as_json))

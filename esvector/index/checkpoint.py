@@ -34,6 +34,9 @@ class Checkpoint:
         digest: of the input up to that record.
         counts: the account of these records.
         dead_letters: the file with those that were refused; None for none.
+        plain: whether a later attempt may pass over them, if the input is the same up to there: no id came twice, and
+            each document was written. Otherwise what is written behind the checkpoint may take the place of what was
+            before it, so that all has to be compared with the index.
     """
 
     index: str
@@ -44,6 +47,7 @@ class Checkpoint:
     digest: str
     counts: Counts
     dead_letters: str | None
+    plain: bool = True
 
 
 def default_state() -> Path:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import islice
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -22,7 +25,7 @@ from esvector.index.formats import RAW_BYTES, json_fault, load_any_json, load_js
 from esvector.index.json_values import show, unshow
 from esvector.types import BadRecord, DeadLetter, Record
 
-__all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "DeadLetters", "reason_kind"]
+__all__ = ["MAX_RECORD_BYTES", "DeadLetterFile", "DeadLetters", "letter_line", "reason_kind"]
 
 MAX_RECORD_BYTES = RAW_BYTES
 """A longer record is cut in the file, and ``note`` says so; the whole of it is where ``place`` says."""
@@ -84,13 +87,11 @@ class DeadLetterFile:
         written.
         """
         path = Path(path)
-        shorter = path.with_name(path.name + ".new")
         try:
-            with path.open("rb") as old, shorter.open("wb") as new:
+            with path.open("rb") as old, _in_place_of(path) as new:
                 for line in old:
                     if kept := self._kept(line, number):
                         new.write(kept)
-            shorter.replace(path)
             self._file = FileIO(path, "a")
         except FileNotFoundError:
             return  # somebody has dealt with it; later letters get a file of their own
@@ -115,7 +116,7 @@ class DeadLetterFile:
 
     def write(self, letter: DeadLetter, number: int = 0) -> None:
         """Append one letter. Raises IndexingError where it cannot be written: a record is never dropped silently."""
-        line = _line(letter, number)
+        line = letter_line(letter, number)
         with self._lock:
             try:
                 file = self._file or self._open()
@@ -287,15 +288,27 @@ def _sort_lines(path: Path) -> None:
             lines.append((number, start, len(line)))
             start += len(line)
         lines.sort()
-        sorted_path = path.with_name(path.name + ".new")
-        with sorted_path.open("wb") as new:
+        with _in_place_of(path) as new:
             for _, start, length in lines:
                 old.seek(start)
                 new.write(old.read(length))
-    sorted_path.replace(path)
 
 
-def _line(letter: DeadLetter, number: int) -> bytes:
+@contextmanager
+def _in_place_of(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of ``path``, with its mode, when the block ends well."""
+    with NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as new:
+        try:
+            yield new
+            shutil.copymode(path, new.name)
+            os.replace(new.name, path)
+        except BaseException:
+            os.unlink(new.name)
+            raise
+
+
+def letter_line(letter: DeadLetter, number: int) -> bytes:
+    """The line of a letter in the file, whatever is in its record."""
     written: dict[str, Any] = {"id": letter.id, "place": letter.place, "number": number, "reason": letter.reason}
     if letter.id_apart:
         written["id_apart"] = True

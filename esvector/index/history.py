@@ -13,7 +13,7 @@ from esvector.client import error_reason, explain_errors
 from esvector.errors import IndexingError, IndexNotFoundError
 from esvector.index.inspect import VersionStatus, describe_versions
 from esvector.index.job import job
-from esvector.index.versions import delete_version, end_loading, live_index, move_alias
+from esvector.index.versions import check_deletable, delete_version, end_loading, live_index, move_alias
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -41,7 +41,7 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
 
     That is the one that was live when the live one first went live, so a second rollback goes one further back, and
     never forth again; ``to`` names another version, in either direction. The version that is left stays as it is. An
-    index that esvector did not make is gone back to like any other, as long as it is there.
+    index that esvector did not make, and that a version has replaced, is gone back to like any other while it exists.
 
     ``state`` is the folder of checkpoints, None the user's. Raises IndexingError when there is no such version, it was
     never verified, or a shard of it is missing; LeaseError while a run is changing the alias; IndexNotFoundError when
@@ -51,7 +51,7 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
         found = versions(client, alias)
         live = live_index(client, alias)
         target = rollback_target(found, alias, live, to)
-        documents = _count_usable(client, target, found, alias, to)
+        documents = _count_usable(client, target, found)
         if target != live:
             move_alias(client, alias, live, target)
             if live is not None:  # an update that died may have left it open; the next run is not to go on with it
@@ -62,6 +62,8 @@ def rollback(client: Elasticsearch, alias: str, to: str | None = None, *, state:
 def rollback_target(found: Sequence[VersionStatus], alias: str, live: str | None, to: str | None = None) -> str:
     """Choose the index that a rollback leads to. Raises IndexingError when nothing says which."""
     if to is not None:
+        if to not in {version.index for version in found} | {version.previous for version in found}:
+            raise IndexingError(f"{alias} has no version {to}, nor has it led to an index of that name", _others(found))
         return to
     by_name = {version.index: version for version in found}
     if live is None or live not in by_name:
@@ -72,7 +74,7 @@ def rollback_target(found: Sequence[VersionStatus], alias: str, live: str | None
     return name
 
 
-def _count_usable(client: Elasticsearch, index: str, found: Sequence[VersionStatus], alias: str, to: str | None) -> int:
+def _count_usable(client: Elasticsearch, index: str, found: Sequence[VersionStatus]) -> int:
     """Count the documents of ``index``. Raises IndexingError where it is none, was never verified, or lacks a shard."""
     import elasticsearch
 
@@ -81,7 +83,7 @@ def _count_usable(client: Elasticsearch, index: str, found: Sequence[VersionStat
         # An alias, or a pattern, has other names than its own in the answer.
         known = client.indices.get(index=index, features="aliases", ignore_unavailable=True, allow_no_indices=True)
         if list(known) != [index]:
-            raise IndexingError(f"{index} is gone" if to is None else f"{alias} has no version {index}", _others(found))
+            raise IndexingError(f"{index} is gone", _others(found))
         health = client.cluster.health(index=index)["status"]
         if version is not None and version.state == "unfinished":
             raise IndexingError(f"{index} was never verified", "finish it: run its 'esvector index' command again")
@@ -115,6 +117,8 @@ def prune(
     with _alone(client, alias, state):
         doomed = prunable(versions(client, alias), keep, unfinished=unfinished)
         doomed = [version for version in doomed if only is None or version.index in only]
+        for version in doomed:  # all or none
+            check_deletable(client, version.index)
         for version in doomed:
             delete_version(client, version.index)
     return doomed

@@ -18,6 +18,7 @@ from esvector.errors import (
     ConfigError,
     EsvectorError,
     HopelessInputError,
+    IndexingError,
     InterruptedRun,
     SourceChangedError,
     VerificationError,
@@ -76,8 +77,8 @@ class Indexer:
         element_type: "float", "bfloat16" or "byte": how the vector field keeps a vector; first: the mapping's.
         rebuild: build a new version, whatever the live index is like.
         prune: delete documents that are not among the records, from a live index; a new version never has any.
-        most_pruned: share of the documents of an index, live or unfinished, that a run may delete; more looks like an
-            incomplete source, or another one, and is refused.
+        most_pruned: share of the documents of an index, live or unfinished, that a run may delete, or that a new
+            version may lack of those that readers see; more looks like an incomplete source, and is refused.
         take_over: move the alias away from an index that esvector did not make; ``rollback`` leads back to it.
         keep: a rule: records for which it is false are left out.
         skip_empty: leave records without text out, instead of refusing them.
@@ -254,6 +255,8 @@ class Indexer:
         if previous is not None and not self._take_over:
             check_ours(self.client, self.alias, previous)
         targets = find_targets(self.client, self.alias)
+        if previous is None and not self._take_over:
+            _check_none_was_served(self.alias, targets)
         live = next((target for target in targets if target.live), None)
         making = self._making(live)
         target = choose_target(targets, making, self._same_encoder, rebuild=self._rebuild)
@@ -353,6 +356,16 @@ class Indexer:
             f"interrupted after {run.read:,} records; readers of {self.alias} "
             + ("see what was written until then" if run.updates_live else "see what they saw before"),
             "run the same command again: it goes on where it stopped",
+        )
+
+
+def _check_none_was_served(alias: str, targets: Sequence[Target]) -> None:
+    """Raise IndexingError where readers once saw a version, although the alias is gone: the next would replace it."""
+    served = [target.index for target in targets if target.passport.state == "ready" and not target.loading]
+    if served:
+        raise IndexingError(
+            f"the alias {alias} is gone, but {served[0]} is there, which readers have seen",
+            f"go on with it by 'esvector rollback {alias} --to {served[0]}', or begin anew with --take-over",
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-__all__ = ["LEASES_INDEX", "Lease"]
+__all__ = ["LEASES_INDEX", "Lease", "is_held"]
 
 LEASES_INDEX = "esvector-leases"
 BEAT = 4.0  # seconds between two changes of the document
@@ -34,6 +34,12 @@ _BODY = {
     "mappings": {"dynamic": False, "properties": {}},
 }
 _log = logging.getLogger(__name__)
+
+
+def is_held(client: Elasticsearch, alias: str, owner: str) -> bool:
+    """Whether the lease of ``alias`` is held by ``owner`` at this moment."""
+    found = client.options(ignore_status=404).get(index=LEASES_INDEX, id=alias)
+    return bool(found.get("found")) and found["_source"]["owner"] == owner
 
 
 class Lease:

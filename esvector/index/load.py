@@ -21,7 +21,7 @@ from esvector.errors import HopelessInputError, SourceChangedError
 from esvector.index.bulk import BulkWriter, WriteResult
 from esvector.index.checkpoint import Checkpoint
 from esvector.index.content import PLACE_BITS, content_hash, stamped
-from esvector.index.deadletters import DeadLetterFile
+from esvector.index.deadletters import DeadLetterFile, letter_line
 from esvector.index.delivery import Delivery
 from esvector.index.documents import prepare
 from esvector.index.passages import PassageSplitter
@@ -85,6 +85,10 @@ class Load:
         window_documents: documents of a window.
         resume: where an earlier attempt of this run has come to.
         on_advance: told of each window up to which everything is settled, and of the account until there.
+        on_odd: called when ``plain`` becomes false.
+        new: whether the index is made by this load: what takes the place of a document then repeats its id.
+
+    ``plain`` is as in a Checkpoint.
 
     ``stopping`` ends it at once, between two batches; ``draining`` ends the reading, and what was read is finished.
     """
@@ -100,6 +104,8 @@ class Load:
         window_documents: int = 1024,
         resume: Checkpoint | None = None,
         on_advance: Callable[[Account, Counts], None] = lambda _account, _counts: None,
+        on_odd: Callable[[], None] = lambda: None,
+        new: bool = False,
     ) -> None:
         self.stopping = threading.Event()
         self.draining = threading.Event()
@@ -107,6 +113,7 @@ class Load:
         self.splitter: PassageSplitter | None = None  # set once it is known what encodes
         self.ledger = Ledger(resume.counts if resume is not None else Counts(), on_advance)
         self.read = 0
+        self.plain = True
         self.unreadable = 0  # records whose id nobody knows
         self.repeated_ids: list[str] = []
         self.uncertain = 0  # documents of this attempt that may be new or not: an answer was lost
@@ -115,6 +122,8 @@ class Load:
         self._profile = profile
         self._letters = letters
         self._generation = generation
+        self._on_odd = on_odd
+        self._new = new
         self._resume = resume
         self._digest = hashlib.blake2b(digest_size=16)
         self._number = 0
@@ -145,6 +154,8 @@ class Load:
         """
         if self._resume is not None:
             self._skip(self._resume, on_skipped)
+            if self._resume.dead_letters is not None:  # not before it is known to be the same input
+                self._letters.resume(self._resume.dead_letters, self._resume.place)
         window = self._window()
         for record in self._next_records():
             self._take(record, window)
@@ -196,6 +207,8 @@ class Load:
             ids = [document.id for document in window.documents]
             with self._lock:
                 self._repeated.add([id_ for id_, flag in zip(ids, window.repeated, strict=True) if flag])
+            if any(window.repeated):
+                self._be_odd()
             elements = to_elements(vectors, self._options.element_type)
             yield window, writer.pack(ids, versions, window.sources, elements, window.passages)
 
@@ -319,7 +332,7 @@ class Load:
         self._digest.update(b"\0filtered " + why)
 
     def _refuse(self, window: Window, letter: DeadLetter, *, skip: bool) -> None:
-        self._digest.update(f"\0refused {letter.id} {letter.reason}".encode("utf-8", "surrogatepass"))
+        self._digest.update(b"\0refused " + letter_line(letter, self.read))
         if letter.id is not None:
             window.refused_ids.append(letter.id)
         if not skip:
@@ -353,6 +366,8 @@ class Load:
         return [row for row, document in enumerate(window.documents) if document.vector is None]
 
     def _count(self, window: Window, ids: Sequence[str], result: WriteResult) -> None:
+        if self._new and result.repeated_ids:
+            self._be_odd()
         refused = dict(result.refused)
         for row, reason in sorted(refused.items()):
             self._bury(window, row, reason)
@@ -375,7 +390,13 @@ class Load:
         if len(refused) >= ALL_REFUSED and not accepted and not self._written:
             raise self.hopeless()
 
+    def _be_odd(self) -> None:
+        if self.plain:
+            self.plain = False
+            self._on_odd()
+
     def _bury(self, window: Window, row: int, reason: str) -> None:
+        self._be_odd()
         if not window.repeated[row]:
             with self._lock:
                 self.unwritten.add([window.documents[row].id])

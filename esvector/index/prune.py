@@ -13,6 +13,7 @@ from esvector.index.load import Load
 from esvector.index.repeating import Repeating
 from esvector.index.target import Target
 from esvector.index.versions import loading_alias
+from esvector.passport import HASH_FIELD
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -35,9 +36,9 @@ def prune(
 ) -> int:
     """Delete the documents of ``target`` that ``load`` should not leave there; return how many of ``count`` they were.
 
-    Of the index that readers see these are the documents whose id no record had. Where a record of ``load`` has no
-    readable id, nothing is deleted. Of a version that nobody has seen, in which an earlier attempt may have left
-    anything, it is all that this input would not have brought there.
+    Of the index that readers see these are the documents whose id no record had, but for those that other programs have
+    written there. Where a record of ``load`` has no readable id, nothing is deleted. Of a version that nobody has seen,
+    in which an earlier attempt may have left anything, it is all that this input would not have brought there.
 
     Raises IndexingError, and nothing is deleted, where they are more than the share ``most``: such a source looks
     incomplete, or like another one.
@@ -70,7 +71,9 @@ def _left_over(
     client: Elasticsearch, target: Target, compare: Comparison, load: Load, repeat: Repeating
 ) -> Iterator[list[str]]:
     ours = target.generation << PLACE_BITS
-    for page in stored_pages(client, target.index, repeat, _PAGE, source=False, version=True):
+    # What other programs write into the index that readers see has no hash, and is theirs.
+    which = {"exists": {"field": HASH_FIELD}} if target.live else {"match_all": {}}
+    for page in stored_pages(client, target.index, repeat, _PAGE, source=False, version=True, query=which):
         ids = [hit["_id"] for hit in page]
         if target.live:
             wanted = compare.met(ids)

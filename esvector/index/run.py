@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from esvector.client import Server
 from esvector.encode.profile import EncoderProfile
-from esvector.errors import LeaseError, SourceChangedError
+from esvector.errors import IndexingError, LeaseError, SourceChangedError
 from esvector.index.bulk import BulkWriter
 from esvector.index.checkpoint import Checkpoint, JobFolder
 from esvector.index.content import Comparison
@@ -22,6 +22,7 @@ from esvector.index.encoding import Encoding, open_encoding, open_given
 from esvector.index.filling import Filling
 from esvector.index.finish import check_count, defect, final_report
 from esvector.index.graph import GraphProgress, GraphReport, finish_graph, loading_body
+from esvector.index.lease import is_held
 from esvector.index.load import Load
 from esvector.index.passages import complete_options, open_splitter
 from esvector.index.prune import prune
@@ -85,6 +86,7 @@ class Run:
         self._progress = progress or (lambda _progress: None)
         self._encoding: Encoding | None = None
         self._saved: Checkpoint | None = None
+        self._saving = threading.Lock()
         self._filling: Filling | None = None
         self._writer: BulkWriter | None = None
         self._graph: GraphReport | None = None
@@ -103,26 +105,25 @@ class Run:
 
     def __call__(self, records: Records) -> IndexReport:
         """Do it all, and return the report."""
-        resume = self._resumable()
+        found = self._resumable()
         if self._target is not None:
             # Also where an earlier attempt is gone on with: the input may have changed behind its checkpoint.
             self._target = raise_generation(self._client, self._target, self._repeat)
-            if resume is not None:
-                resume = replace(resume, generation=self._target.generation)
-                self._folder.save(resume, now=True)
+            if found is not None:
+                self._saved = found = replace(found, generation=self._target.generation)
+                self._folder.save(found, now=True)
         with DeadLetterFile(self._options.dead_letters) as letters:
-            if resume is not None and resume.dead_letters is not None:
-                letters.resume(resume.dead_letters, resume.place)
             try:
-                return self._run(records, letters, resume)
+                return self._run(records, letters, found)
             finally:
                 if self._encoding is not None:
                     self._encoding.close()
 
-    def _run(self, records: Records, letters: DeadLetterFile, resume: Checkpoint | None) -> IndexReport:
+    def _run(self, records: Records, letters: DeadLetterFile, found: Checkpoint | None) -> IndexReport:
+        resume = found if found is not None and found.plain else None
         if self._target is None:
             self._encoding = self._open()
-        since = resume.since if resume is not None else self._generation
+        since = found.since if found is not None else self._generation
         self._started = load = Load(
             records,
             self._options.records,
@@ -132,6 +133,8 @@ class Run:
             window_documents=self._window_documents(),
             resume=resume,
             on_advance=lambda until, counts: self._save(until, counts, letters, since),
+            on_odd=self._save_odd,
+            new=self._target is None,
         )
         before = self._open_target(resume)
         compare = self._comparison(since)
@@ -142,6 +145,7 @@ class Run:
         count = self._verify(before)
         pruned = self._prune(compare, count)
         if not self.updates_live:
+            self._check_size(count - pruned)
             self._finish_graph()
         report = self._report(count - pruned, pruned, letters)  # before readers see anything
         self._folder.clear()
@@ -182,7 +186,8 @@ class Run:
             return None
         same = (found.index, found.index_uuid, found.generation) == (target.index, target.uuid, target.generation)
         if same:
-            _log.info("going on where the interrupted run stopped: after %s records", f"{found.place:,}")
+            going_on = "where it stopped" if found.plain else "by comparing what it has written"
+            _log.info("the interrupted run, of %s records, is gone on with %s", f"{found.place:,}", going_on)
         return found if same else None
 
     def _open(self) -> Encoding:
@@ -326,6 +331,12 @@ class Run:
         self._target = next(found for found in targets if found.index == index)
         self.created = True
 
+    def _confirm_lease(self) -> None:
+        """Ask the server, before what cannot be undone. Raises LeaseError where another run has the alias by now."""
+        if not self._repeat(lambda: is_held(self._client, self._alias, self._folder.owner())):
+            self._lost.set()
+        self._check_lease()
+
     def _check_lease(self) -> None:
         if self._lost.is_set():
             raise LeaseError(
@@ -337,17 +348,25 @@ class Run:
         """Note how far the load has come, once there is something to come back to."""
         if (target := self._target) is None:
             return
-        self._saved = Checkpoint(
-            index=target.index,
-            index_uuid=target.uuid,
-            generation=target.generation,
-            since=since,
-            place=until.place,
-            digest=until.digest,
-            counts=counts,
-            dead_letters=str(letters.path) if letters.path else None,
-        )
-        self._folder.save(self._saved)
+        with self._saving:
+            self._saved = Checkpoint(
+                index=target.index,
+                index_uuid=target.uuid,
+                generation=target.generation,
+                since=since,
+                place=until.place,
+                digest=until.digest,
+                counts=counts,
+                dead_letters=str(letters.path.absolute()) if letters.path else None,
+                plain=self._load.plain,
+            )
+            self._folder.save(self._saved)
+
+    def _save_odd(self) -> None:
+        with self._saving:
+            if self._saved is not None:
+                self._saved = replace(self._saved, plain=False)
+                self._folder.save(self._saved, now=True)
 
     def _count(self, index: str) -> int:
         return int(self._repeat(lambda: self._client.count(index=index))["count"])
@@ -369,9 +388,23 @@ class Run:
         if compare is None or (self.updates_live and not self._options.prune):
             return 0
         target = self._require_target()
+        self._confirm_lease()
         self._progress(self._load.progress("pruning"))
         options = self._options
         return prune(self._client, target, compare, self._load, count, options.most_pruned, options.retry, self._repeat)
+
+    def _check_size(self, count: int) -> None:
+        """Raise IndexingError where readers would lose more documents than a run may delete."""
+        if self._serving is None or self._previous is None:
+            return
+        seen, most = self._count(self._previous), self._options.most_pruned
+        if seen - count > most * seen:
+            raise IndexingError(
+                f"the new version has {count:,} documents, but readers of {self._alias} see {seen:,}: it lacks more "
+                f"than the {most:.0%} that a run may delete",
+                "check that the source is complete and the right one; to serve it, run the same command again with "
+                "--force (in Python: most_pruned=1)",
+            )
 
     def _finish_graph(self) -> None:
         """Build the graph of a new version that was loaded without one."""
@@ -396,7 +429,12 @@ class Run:
     def _serve(self) -> None:
         target = self._require_target()
         settings = serving_settings(self._making.template)
+        self._confirm_lease()
         serve_version(self._client, self._alias, target.index, self._previous, target.passport, settings, self._repeat)
+        if self._previous is not None:
+            found = self._repeat(lambda: self._client.indices.get_alias(index=self._previous))
+            for other in found[self._previous]["aliases"]:
+                _log.warning("%s, which the alias %s leads to, is not updated any more", self._previous, other)
 
     def _report(self, count: int, pruned: int, letters: DeadLetterFile) -> IndexReport:
         graph, updated = self._graph, self.updates_live

@@ -22,6 +22,7 @@ __all__ = [
     "Version",
     "begin_loading",
     "check_alias",
+    "check_deletable",
     "check_ours",
     "create_version",
     "delete_version",
@@ -94,12 +95,15 @@ def live_index(client: Elasticsearch, alias: str) -> str | None:
 
 
 def check_ours(client: Elasticsearch, alias: str, index: str) -> None:
-    """Raise IndexingError where ``index``, which readers of ``alias`` see, was not made by esvector."""
+    """Raise IndexingError where ``index``, which readers of ``alias`` see, is no version that esvector made of it.
+
+    A copy of one under another name (shrunk, restored, reindexed by Kibana) is none: it could not be updated.
+    """
     with explain_errors(client):
-        ours = META_KEY in _meta(client, index)
+        ours = _numbered(alias, index) and META_KEY in _meta(client, index)
     if not ours:
         raise IndexingError(
-            f"the alias {alias} leads to {index}, which esvector did not make: its readers would lose it",
+            f"the alias {alias} leads to {index}, which is not a version that esvector made: its readers would lose it",
             f"index into another name, or add --take-over (in Python: take_over=True) to move the alias; then "
             f"'esvector rollback {alias}' leads back to {index}",
         )
@@ -107,12 +111,22 @@ def check_ours(client: Elasticsearch, alias: str, index: str) -> None:
 
 def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
     """Every version of ``alias``, oldest first."""
-    with explain_errors(client):
-        found = client.indices.get(index=f"{alias}-*", features="aliases", expand_wildcards="open,hidden")
-    pattern = re.compile(re.escape(alias) + r"-\d{6,}")
     return [
-        Version(name, alias in facts["aliases"]) for name, facts in sorted(found.items()) if pattern.fullmatch(name)
+        Version(name, alias in facts["aliases"])
+        for name, facts in _numbered_indices(client, alias).items()
+        if META_KEY in facts["mappings"].get("_meta", {})
     ]
+
+
+def _numbered_indices(client: Elasticsearch, alias: str) -> dict[str, Any]:
+    """Aliases and mappings of every index with the name of a version of ``alias``, in the order of their names."""
+    with explain_errors(client):
+        found = client.indices.get(index=f"{alias}-*", features="aliases,mappings", expand_wildcards="open,hidden")
+    return {name: facts for name, facts in sorted(found.items()) if _numbered(alias, name)}
+
+
+def _numbered(alias: str, index: str) -> bool:
+    return re.fullmatch(re.escape(alias) + r"-\d{6,}", index) is not None
 
 
 def create_version(
@@ -127,7 +141,8 @@ def create_version(
     ``in_the_end`` is what the index shall become once it is loaded, where that is another body (from
     ``esvector.index.graph.loading_body``) and not known to be taken: the server is asked for that first, so that it
     refuses it now and not when everything is loaded. A name is not used again after its index was deleted. Raises
-    ConfigError when the server refuses the mapping.
+    ConfigError when the server refuses the mapping, when other indices are called as versions are, and when a template
+    of the cluster would show the index to readers at once.
     """
     import elasticsearch
 
@@ -135,6 +150,14 @@ def create_version(
     # The client's own retries would hide that an attempt's answer was lost.
     client = client.options(max_retries=0, retry_on_status=(), retry_on_timeout=False)
     number = repeat(lambda: _highest_number(client, alias))
+    strangers = repeat(lambda: _numbered_indices(client, alias)).keys() - {
+        version.index for version in repeat(lambda: list_versions(client, alias))
+    }
+    if strangers:
+        raise ConfigError(
+            f"{min(strangers)} is named like a version of {alias}, but esvector did not make it",
+            "index into another name",
+        )
     while True:
         number += 1
         index = f"{alias}-{number:06d}"
@@ -142,6 +165,7 @@ def create_version(
             if in_the_end is not None and in_the_end != body:
                 _try_out(client, alias, in_the_end, repeat)
             if _create(client, index, body, repeat):
+                _check_unseen(client, alias, index, repeat)
                 return index
         except elasticsearch.BadRequestError as error:
             raise ConfigError(
@@ -162,6 +186,16 @@ def _create(client: Elasticsearch, index: str, body: Mapping[str, Any], repeat: 
         return attempts > 1 and _is_fresh(client, index)
 
     return repeat(create)
+
+
+def _check_unseen(client: Elasticsearch, alias: str, index: str, repeat: Repeating) -> None:
+    """Raise ConfigError, and delete ``index``, where readers of ``alias`` see it although it was only just made."""
+    if alias in repeat(lambda: client.indices.get_alias(index=index))[index]["aliases"]:
+        repeat(lambda: client.options(ignore_status=404).indices.delete(index=index))
+        raise ConfigError(
+            f"an index template of the cluster gives the alias {alias} to {index}, so readers would see it half-built",
+            "take the alias out of the template (GET _index_template): esvector moves it when the index is complete",
+        )
 
 
 def _try_out(client: Elasticsearch, alias: str, body: Mapping[str, Any], repeat: Repeating) -> None:
@@ -263,23 +297,30 @@ def move_alias(
 
 
 def delete_version(client: Elasticsearch, index: str) -> None:
-    """Delete an index that is not live; one that is gone already is fine. Its number is not given to another one."""
+    """Delete an index that is not live; one that is gone already is fine. Its number is not given to another one.
+
+    Raises IndexingError as ``check_deletable``.
+    """
     alias, _, number = index.rpartition("-")
+    check_deletable(client, index)
     with explain_errors(client):
         live = live_index(client, alias)
-        if live == index:
-            raise IndexingError(f"readers of {alias} see {index}, so it cannot be deleted", "roll back first")
-        found = client.options(ignore_status=404).indices.get_alias(index=index)
-        aliases = found.get(index, {}).get("aliases", {}) if found.meta.status == 200 else {}
-        if others := sorted(aliases.keys() - {loading_alias(index)}):
-            raise IndexingError(
-                f"readers of {', '.join(others)} see {index}, so it cannot be deleted",
-                "move that alias to another index, or remove it, first",
-            )
         # The numbers below the live one's are never given again as it is.
         if live is not None and _number(live) < int(number) > (_meta(client, live).get(HIGHEST_KEY) or 0):
             client.indices.put_mapping(index=live, body={"_meta": _meta(client, live) | {HIGHEST_KEY: int(number)}})
         client.options(ignore_status=404).indices.delete(index=index)
+
+
+def check_deletable(client: Elasticsearch, index: str) -> None:
+    """Raise IndexingError where readers see ``index``, by the alias of its versions or by another one."""
+    with explain_errors(client):
+        found = client.options(ignore_status=404).indices.get_alias(index=index)
+    aliases = found[index]["aliases"].keys() if found.meta.status == 200 else set()
+    if others := sorted(aliases - {loading_alias(index)}):
+        raise IndexingError(
+            f"readers of {', '.join(others)} see {index}, so it cannot be deleted",
+            "let the alias lead to another index first",
+        )
 
 
 def _highest_number(client: Elasticsearch, alias: str) -> int:

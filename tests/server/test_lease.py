@@ -14,6 +14,8 @@ from elasticsearch import Elasticsearch
 from esvector import Indexer
 from esvector.errors import LeaseError
 from esvector.index.lease import LEASES_INDEX, Lease
+from esvector.index.versions import live_index
+from esvector.types import Progress
 from tests.support.encoders import HashEncoder
 
 BEAT = 0.2
@@ -124,6 +126,27 @@ def test_a_lease_document_that_is_deleted_while_it_is_watched_is_no_obstacle(es:
     second._acquire()
     assert es.get(index=LEASES_INDEX, id=alias)["_source"]["owner"] == "two"
     assert second._beats == 2  # the first was for the document as it had been read
+
+
+@pytest.mark.parametrize("options", [{"rebuild": True}, {"prune": True, "most_pruned": 1.0}])
+def test_a_run_whose_lease_was_taken_does_nothing_more_that_readers_see(
+    es: Elasticsearch, alias: str, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    records = [{"id": str(n), "text": f"about {n}"} for n in range(30)]
+    state: dict[str, Any] = {
+        "encoder": HashEncoder(),
+        "dead_letters": tmp_path / "d.jsonl",
+        "state": tmp_path / "state",
+    }
+    first = Indexer(es, alias, **state).run(records).index
+
+    def take(now: Progress) -> None:
+        if now.phase == "verifying":
+            es.index(index=LEASES_INDEX, id=alias, document={"owner": "another", "host": "h", "pid": 1, "beats": 1})
+
+    with pytest.raises(LeaseError):
+        Indexer(es, alias, **state, **options).run(records[:5] if "prune" in options else records, take)
+    assert (live_index(es, alias), es.count(index=alias)["count"]) == (first, 30)
 
 
 class _Deletes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from esvector import EncoderProfile, Indexer, read_documents
 from esvector.errors import HopelessInputError, IndexingError, InterruptedRun, SourceChangedError
+from esvector.index.checkpoint import Checkpoint, JobFolder
+from esvector.index.deadletters import DeadLetters
 from esvector.index.versions import list_versions, live_index
 from esvector.types import IndexReport, Progress
 from tests.support.encoders import HashEncoder
@@ -269,3 +272,98 @@ def test_a_record_that_is_rejected_by_now_leaves_nothing_of_an_earlier_attempt(
     assert es.count(index=alias)["count"] == 39_999
     assert not es.exists(index=alias, id="p7")
     assert es.get(index=alias, id="p5")["_source"]["text"] == "again"
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("instead", [{"id": "p9000", "text": "other"}, {"id": "x", "text": ["bad"]}])
+def test_what_took_the_place_of_an_earlier_record_and_is_not_in_the_input_any_more(
+    es: Elasticsearch, alias: str, indexer: Indexer, monkeypatch: pytest.MonkeyPatch, live: bool, instead: Any
+) -> None:
+    """The record of the id that is left was settled before the checkpoint, so it is nothing that would be written."""
+    if live:
+        indexer.run([{"id": "seed", "text": "seed"}])
+    records: Records = [{"id": f"p{n}", "text": f"about {n}"} for n in range(10_000)]
+    records[10] = {"id": "x", "text": "first"}
+    records[9_000] = {"id": "x", "text": "second"}
+    with monkeypatch.context() as patch:
+        only_checkpoints_until(patch, 5_000)
+        with pytest.raises(InterruptedRun):
+            indexer.run(iter(records), stop_at("verifying"))
+    index = next(version.index for version in list_versions(es, alias))
+    es.indices.refresh(index=index)
+    assert es.get(index=index, id="x")["_source"]["text"] == "second"
+    records[9_000] = instead
+    report = indexer.run(iter(records))
+    assert es.get(index=alias, id="x")["_source"]["text"] == "first"
+    assert (report.index, report.read, report.superseded) == (index, 10_000, 0)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_document_that_the_server_refuses_by_now_is_gone_after_two_interruptions(
+    es: Elasticsearch, alias: str, indexer: Indexer, repeated: bool
+) -> None:
+    records: Records = [{"id": f"p{n}", "text": f"about {n}", "year": 2000} for n in range(3_000)]
+    for changed in ({}, {"year": "n.d."}):
+        records[5] |= changed
+        with pytest.raises(InterruptedRun):
+            indexer.run(records, stop_at("verifying"))
+    records += [{"id": "p9", "text": "about 9", "year": 2000}] * repeated
+    report = indexer.run(records)
+    assert (report.dead, report.superseded, report.indexed) == (1, int(repeated), 2_999)
+    assert not es.exists(index=alias, id="p5")
+
+
+def test_a_retry_of_an_interrupted_runs_letters_costs_none_of_them(
+    es: Elasticsearch, alias: str, tmp_path: Path, indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer.run(papers(3, bad_every=10))
+    letters = tmp_path / "dead.jsonl"
+    letters.unlink()
+    with monkeypatch.context() as patch:
+        only_checkpoints_until(patch, 5_000)
+        with pytest.raises(InterruptedRun):
+            indexer.run(papers(10_000, bad_every=4_000), stop_at("verifying"))
+    mended = [json.loads(line) for line in letters.read_text().splitlines()]
+    for letter in mended:
+        letter["record"]["text"] = "mended"
+    content = "".join(json.dumps(letter) + "\n" for letter in mended)
+    letters.write_text(content)
+    report = indexer.run(DeadLetters(letters))
+    assert (report.read, report.dead, letters.read_text()) == (3, 0, content)
+
+
+def test_letters_are_gone_on_with_from_another_folder(
+    es: Elasticsearch, alias: str, tmp_path: Path, encoder: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexer = Indexer(es, alias, encoder=encoder, state=tmp_path / "state")
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
+    with pytest.raises(InterruptedRun):
+        indexer.run(papers(100, bad_every=50), stop_at("verifying"))
+    monkeypatch.chdir(tmp_path / "second")
+    report = indexer.run(papers(100, bad_every=50))
+    assert (report.dead, report.dead_letters) == (2, str(tmp_path / "first" / f"{alias}.dead.jsonl"))
+
+
+def stop_at(phase: str) -> Any:
+    def progress(now: Progress) -> None:
+        if now.phase == phase:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def only_checkpoints_until(patch: pytest.MonkeyPatch, place: int) -> None:
+    """What is settled later is not noted, as when a run is killed within a second, but that it is not plain is."""
+    save = JobFolder.save
+    last: list[Any] = [None]
+
+    def until(self: JobFolder, checkpoint: Checkpoint, *, now: bool = False) -> None:
+        if checkpoint.place <= place:
+            last[:] = [checkpoint]
+        elif checkpoint.plain or last[0] is None:
+            return
+        save(self, replace(last[0], plain=checkpoint.plain), now=True)
+
+    patch.setattr(JobFolder, "save", until)

@@ -253,3 +253,14 @@ def test_an_interrupt_does_not_wait_for_what_is_compared(
 
         with pytest.raises(InterruptedRun):
             Indexer(client, alias, **options, retry=RetryPolicy(give_up_after=3600)).run(interrupted())
+
+
+def test_documents_that_another_program_wrote_are_not_pruned(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
+    def run(records: Records) -> IndexReport:
+        dead = tmp_path / "dead.jsonl"
+        return Indexer(es, alias, encoder=HashEncoder(), prune=True, dead_letters=dead).run(records)
+
+    index = run(papers(20)).index
+    es.index(index=index, id="theirs", document={"text": "x"}, refresh=True)
+    assert run(papers(19)).pruned == 1
+    assert es.exists(index=alias, id="theirs")

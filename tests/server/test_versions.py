@@ -83,14 +83,27 @@ def test_a_version_that_was_never_verified_is_refused(es: Elasticsearch, alias: 
 
 def test_a_rollback_to_what_cannot_be_searched_is_refused(es: Elasticsearch, alias: str, build: Build) -> None:
     one, two = build("one"), build("two")
-    body = es.indices.get_mapping(index=one)[one]["mappings"]
-    for index, settings in ((f"{alias}-closed", {}), (f"{alias}-red", {"routing.allocation.require._name": "nowhere"})):
-        es.indices.create(index=index, mappings=body, settings=settings, wait_for_active_shards=0)
-    es.indices.close(index=f"{alias}-closed")
-    for to in (f"{alias}-closed", f"{alias}-red", f"{alias}-000009", alias, f"{alias}-*"):
+    es.indices.create(index=f"{alias}x-000001", mappings=es.indices.get_mapping(index=one)[one]["mappings"])
+    for to in (f"{alias}x-000001", f"{alias}-000009", alias, f"{alias}-*"):
         with pytest.raises(IndexingError):
             rollback(es, alias, to=to)
+    es.indices.close(index=one)
+    with pytest.raises(IndexingError):
+        rollback(es, alias)
+    es.indices.delete(index=one)
+    with pytest.raises(IndexingError, match="is gone"):
+        rollback(es, alias)
     assert live_index(es, alias) == two
+
+
+def test_a_rollback_to_a_version_without_all_its_shards_is_refused(es: Elasticsearch, alias: str, build: Build) -> None:
+    one = build("one")
+    body = es.indices.get_mapping(index=one)[one]["mappings"]
+    red = {"routing.allocation.require._name": "nowhere"}
+    es.indices.create(index=f"{alias}-000002", mappings=body, settings=red, wait_for_active_shards=0)
+    with pytest.raises(IndexingError):
+        rollback(es, alias, to=f"{alias}-000002")
+    assert live_index(es, alias) == one
 
 
 def test_what_an_alias_hides_stays_hidden_at_each_swap_and_rollback(
@@ -146,13 +159,90 @@ def test_an_index_of_somebody_else_is_not_taken_from_its_readers_unasked(
     assert "filter" in es.indices.get_alias(name=alias)[theirs]["aliases"][alias]
 
 
-def test_a_version_that_another_alias_leads_to_is_not_deleted(es: Elasticsearch, alias: str, build: Build) -> None:
+def test_a_version_that_another_alias_leads_to_is_named_and_not_deleted(
+    es: Elasticsearch, alias: str, build: Build, caplog: pytest.LogCaptureFixture
+) -> None:
     one = build("one")
     es.indices.put_alias(index=one, name=f"{alias}-for-others")
     build("two")
+    assert [record.args for record in caplog.records if record.levelname == "WARNING"] == [(one, f"{alias}-for-others")]
+    build("three")
     with pytest.raises(IndexingError, match=f"{alias}-for-others"):
         prune(es, alias, 0)
+    assert len(list_versions(es, alias)) == 3
     assert es.count(index=f"{alias}-for-others")["count"] == 1
+
+
+def few(n: int) -> list[dict[str, str]]:
+    return [{"id": str(i), "text": f"about {i}"} for i in range(n)]
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_template_that_shows_every_new_index_to_readers_is_refused(
+    es: Elasticsearch, alias: str, tmp_path: Path, live: bool
+) -> None:
+    indexer = Indexer(es, alias, encoder=HashEncoder(), rebuild=True, dead_letters=tmp_path / "dead.jsonl")
+    served = [indexer.run(few(3)).index] if live else []
+    es.indices.put_index_template(
+        name=alias, index_patterns=[f"{alias}-*"], template={"aliases": {alias: {}}}, priority=500
+    )
+    try:
+        with pytest.raises(ConfigError, match="template"):
+            indexer.run(few(3))
+    finally:
+        es.indices.delete_index_template(name=alias)
+    assert [version.index for version in list_versions(es, alias)] == served
+    assert indexer.run(few(3)).indexed == 3
+
+
+@pytest.mark.parametrize("name", ["000001", "202401"])
+def test_indices_of_others_that_are_named_like_versions_are_in_the_way(
+    es: Elasticsearch, alias: str, tmp_path: Path, name: str
+) -> None:
+    """Such as those of a rollover, or a logger's of every month: the next one would be ours."""
+    es.indices.create(index=f"{alias}-{name}")
+    with pytest.raises(ConfigError, match=f"{alias}-{name}"):
+        Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl").run(few(3))
+    assert list(es.indices.get(index=f"{alias}*")) == [f"{alias}-{name}"]
+
+
+def test_a_copy_of_a_version_that_the_cluster_made_is_not_replaced_by_a_part_of_it(
+    es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    indexer = Indexer(es, alias, encoder=HashEncoder(), dead_letters=tmp_path / "dead.jsonl")
+    one, copy = indexer.run(few(20)).index, f"{alias}-shrunk"
+    es.indices.create(index=copy, mappings=es.indices.get_mapping(index=one)[one]["mappings"])
+    es.indices.update_aliases(actions=[{"add": {"index": copy, "alias": alias}}, {"remove_index": {"index": one}}])
+    with pytest.raises(IndexingError, match=copy):
+        indexer.run(few(21)[20:])
+    assert live_index(es, alias) == copy
+
+
+def test_a_version_whose_alias_is_gone_is_not_forgotten(es: Elasticsearch, alias: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"encoder": HashEncoder(), "dead_letters": tmp_path / "dead.jsonl"}
+    one = Indexer(es, alias, **options).run(few(20)).index
+    es.indices.delete_alias(index=one, name=alias)
+    with pytest.raises(IndexingError, match=f"--to {one}"):
+        Indexer(es, alias, **options).run(few(21)[20:])
+    rollback(es, alias, to=one)
+    assert Indexer(es, alias, **options).run(few(21)[20:]).index == one
+    es.indices.delete_alias(index=one, name=alias)
+    assert Indexer(es, alias, **options, take_over=True).run(few(1)).index == f"{alias}-000002"
+
+
+def test_a_new_version_with_far_fewer_documents_than_readers_see_is_not_served_unasked(
+    es: Elasticsearch, alias: str, tmp_path: Path
+) -> None:
+    """Such as a small file to try another model with, under the name that is used."""
+    dead = tmp_path / "dead.jsonl"
+    one = Indexer(es, alias, encoder=HashEncoder(), dead_letters=dead).run(few(20)).index
+    other: dict[str, Any] = {"encoder": HashEncoder(32), "dead_letters": dead}
+    with pytest.raises(IndexingError, match="--force"):
+        Indexer(es, alias, **other).run(few(17))
+    assert live_index(es, alias) == one
+    assert Indexer(es, alias, **other).run(few(18)).previous == one
+    report = Indexer(es, alias, encoder=HashEncoder(), dead_letters=dead, most_pruned=1).run(few(2))
+    assert (report.indexed, es.count(index=alias)["count"]) == (2, 2)
 
 
 def test_pruning_deletes_what_it_says(es: Elasticsearch, alias: str, build: Build) -> None:
