@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from esvector.encode.backends.unpadded import EndToEnd
 from esvector.encode.tower import looks_out_of_memory
+from esvector.forks import torch_threads
 
 __all__ = ["Embedder", "TorchBackend"]
 
@@ -88,6 +89,7 @@ class TorchBackend:
 
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
         """Start one batch; ``ids`` and ``mask`` are (n, length), padded on the right."""
+        torch_threads()
         with torch.inference_mode():
             if self._end_to_end is not None:
                 return self._end_to_end.forward(ids, mask, self._move)
@@ -111,7 +113,7 @@ class TorchBackend:
             with ThreadPoolExecutor(len(shares)) as pool:
                 return torch.cat(list(pool.map(run, shares)))
         finally:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(torch_threads())
 
     def collect(self, outputs: list[Tensor]) -> NDArray[np.float32]:
         """Wait for the device and copy everything back at once: (sum of n, raw dims) float32."""
