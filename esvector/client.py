@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from esvector.errors import (
     ConfigError,
@@ -17,6 +17,7 @@ from esvector.errors import (
     ServerUnreachableError,
     ServerVersionError,
 )
+from esvector.forks import OwnTransport, refuse_inherited
 
 if TYPE_CHECKING:
     from elasticsearch import ApiError, Elasticsearch
@@ -37,7 +38,11 @@ __all__ = [
 
 DEFAULT_URL = "http://localhost:9200"
 MINIMUM_VERSION = (8, 19)
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_ADDRESS = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[\w.-]+|\[[0-9a-f:.]+(%25[\w.-]+)?\])(:(?P<port>[0-9]{1,5}))?(/[\w.~/-]*)?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,45 +78,49 @@ class _Credentials:
     basic_auth: tuple[str, str] | None = field(default=None, repr=False)
 
 
-def connect(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Elasticsearch:
+def connect(url: str | None = None, environ: Mapping[str, str] | None = None) -> Elasticsearch:
     """Return a client for ``url`` (else ESVECTOR_URL, else http://localhost:9200); nothing is sent yet.
 
     ``url`` may be several addresses of one cluster, separated by commas: a node that is down is left out for a while.
-    Credentials come from the environment, or from a file that it names, never from the address or an argument:
+    Credentials come from ``environ`` (default: the environment of this process), or from a file that it names, never
+    from the address or an argument:
     ESVECTOR_API_KEY or ESVECTOR_API_KEY_FILE; ESVECTOR_USERNAME with ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE.
     ESVECTOR_CA_CERTS names the certificate authority of an https address. Raises ConfigError for settings that
     contradict each other or would send credentials in the clear to another machine.
+
+    The client may be used by several threads, and on both sides of a fork: each process has connections of its own.
     """
-    from elastic_transport import NdjsonSerializer
     from elasticsearch import Elasticsearch, OrjsonSerializer
 
-    class BulkSerializer(NdjsonSerializer):
-        """Sends bodies that are bytes as they are; the default copies them twice (elastic-transport 9.4)."""
+    from esvector.connections import BulkSerializer, OwnNode
 
-        def dumps(self, data: Any) -> bytes:  # noqa: ANN401
-            return data if isinstance(data, bytes) else super().dumps(data)
+    settings = os.environ if environ is None else environ
 
     class ConnectedElasticsearch(Elasticsearch):
         """Remembers where its credentials come from, as do the clients that ``options`` derives from it."""
 
-        credentials = staticmethod(lambda: _credentials(environ))
+        credentials = staticmethod(lambda: _credentials(settings))
 
-    urls = [part.strip() for part in (url or environ.get("ESVECTOR_URL") or DEFAULT_URL).split(",")]
-    credentials = _credentials(environ)
-    for one in urls:
-        _check_address(one, secured=credentials != _Credentials())
-    ca_certs = environ.get("ESVECTOR_CA_CERTS") or None
+    credentials = _credentials(settings)
+    urls = _addresses(url, settings, secured=credentials != _Credentials())
+    ca_certs = settings.get("ESVECTOR_CA_CERTS") or None
     if ca_certs and not Path(ca_certs).is_file():
         raise ConfigError(f"ESVECTOR_CA_CERTS names {ca_certs}, which is no file")
     # Not given and None are two things to the client where ca_certs is concerned (9.5.1).
     trust: dict[str, Any] = {"ca_certs": ca_certs} if ca_certs else {}
-    return ConnectedElasticsearch(
-        urls,
-        api_key=credentials.api_key,
-        basic_auth=credentials.basic_auth,
-        request_timeout=60,
-        serializers={"application/json": OrjsonSerializer(), "application/x-ndjson": BulkSerializer()},
-        **trust,
+    with suppress(ValueError):  # its message may quote an address
+        return ConnectedElasticsearch(
+            urls,
+            api_key=credentials.api_key,
+            basic_auth=credentials.basic_auth,
+            request_timeout=60,
+            serializers={"application/json": OrjsonSerializer(), "application/x-ndjson": BulkSerializer()},
+            transport_class=OwnTransport,  # type: ignore[arg-type]  # it forwards to one
+            node_class=OwnNode,
+            **trust,
+        )
+    raise ConfigError(
+        "the client does not accept the addresses of Elasticsearch", "check the host names, and name each address once"
     )
 
 
@@ -172,6 +181,7 @@ def explain_errors(client: Elasticsearch) -> Iterator[None]:
     from elastic_transport import TlsError
 
     where = address(client)
+    refuse_inherited(client.transport)
     try:
         yield
     except elasticsearch.UnsupportedProductError as error:
@@ -253,6 +263,14 @@ def _credentials(environ: Mapping[str, str]) -> _Credentials:
         raise ConfigError(
             "ESVECTOR_USERNAME is set without a password", "set ESVECTOR_PASSWORD or ESVECTOR_PASSWORD_FILE"
         )
+    # What cannot be in a header would be quoted by the error of whoever is to send it.
+    if api_key and not re.fullmatch(r"[!-~]+", api_key := api_key.strip()):
+        raise ConfigError(
+            "the API key is not valid: it contains a space, a line break or a character that is not ASCII",
+            "set ESVECTOR_API_KEY to the key in the form that Elasticsearch calls 'encoded'",
+        )
+    if username and password and any("\ud800" <= character <= "\udfff" for character in username + password):
+        raise ConfigError("the user name or the password is not valid UTF-8", "set them in UTF-8")
     return _Credentials(api_key, (username, password) if username and password else None)
 
 
@@ -265,17 +283,41 @@ def _secret(environ: Mapping[str, str], name: str) -> str | None:
     try:
         return Path(file).read_text(encoding="utf-8").strip() or None
     except OSError as error:
-        raise ConfigError(f"{name}_FILE names {file}, which cannot be read: {error.strerror}") from error
+        reason = error.strerror
+    except ValueError:
+        reason = "it is not a text file in UTF-8"
+    # The value may be the secret itself instead of a path, so neither this message nor a cause of it has it.
+    raise ConfigError(
+        f"{name}_FILE names a file that cannot be read: {reason}",
+        f"set {name}_FILE to the path of a file that holds it",
+    )
 
 
-def _check_address(url: str, *, secured: bool) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{parts.hostname or url!r} is no address", "write it as https://host:port")
-    if parts.username or parts.password:
+def _addresses(url: str | None, environ: Mapping[str, str], *, secured: bool) -> list[str]:
+    """Return the addresses to connect to. Raises ConfigError; a message never quotes what may hold a password."""
+    given = url or environ.get("ESVECTOR_URL") or DEFAULT_URL
+    source = "given" if url else "in ESVECTOR_URL"
+    if "@" in given:  # before it is cut: there may be a comma in a password, too
         raise ConfigError(
-            f"the address of {parts.hostname} holds credentials, which end up in logs",
-            "set ESVECTOR_USERNAME and ESVECTOR_PASSWORD (or ESVECTOR_PASSWORD_FILE) instead",
+            f"the address {source} holds credentials, which end up in logs",
+            "write https://host:9200, and set ESVECTOR_USERNAME and ESVECTOR_PASSWORD (or ..._FILE) instead",
         )
-    if secured and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise ConfigError(f"credentials would go to {parts.hostname} unencrypted", "use an https address")
+    urls = [part.strip() for part in given.split(",")]
+    for number, one in enumerate(urls, 1):
+        which = f"the address {source}" if len(urls) == 1 else f"address {number} of {len(urls)} {source}"
+        _check_address(one, which, secured=secured)
+    return urls
+
+
+def _check_address(url: str, which: str, *, secured: bool) -> None:
+    found = _ADDRESS.fullmatch(url)
+    if found is None or not 0 < int(found["port"] or 443) < 2**16:
+        raise ConfigError(
+            f"{which} is not valid" if "://" in url else f"{which} is not valid: it has no http:// or https://",
+            "write it as https://host:9200, and separate several by commas",
+        )
+    scheme, host = found["scheme"].lower(), found["host"].lower()
+    if scheme == "http" and found["port"] is None:
+        raise ConfigError(f"{which} is not valid: it has no port", "write it as http://host:9200")
+    if secured and scheme == "http" and host not in _LOOPBACK:
+        raise ConfigError(f"credentials would go to {host} unencrypted", "use an https address")

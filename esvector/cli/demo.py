@@ -56,7 +56,7 @@ def demo(export: Path | None) -> None:
         f"({report.indexed / report.seconds:,.0f} documents/s, {report.tokens / report.seconds:,.0f} tokens/s)."
     )
     _search(client)
-    _what_next()
+    _what_next(client)
 
 
 def _export(path: Path) -> None:
@@ -132,16 +132,20 @@ def _show(searcher: Searcher, command: str, ask: Callable[[], Sequence[Hit]]) ->
     print_hits(hits, searcher.target.passport.text_fields, as_json=False)
 
 
-def _what_next() -> None:
-    url = os.environ.get("ESVECTOR_URL")
+def _what_next(client: Elasticsearch) -> None:
+    from esvector.client import address
+
+    local = not os.environ.get("ESVECTOR_URL")
     left = (
-        f"The index {ALIAS} stays at {url}." if url else f"The local Elasticsearch stays running, with {ALIAS} in it."
+        f"The local Elasticsearch stays running, with {ALIAS} in it."
+        if local
+        else f"The index {ALIAS} stays at {address(client)}."
     )
     click.echo(f"\n{left} Try next:")
     click.echo(f'  esvector search {ALIAS} "your own words" --where "kind = class"')
     click.echo(f"  esvector status {ALIAS}")
     click.echo("  esvector index yours.jsonl --into yours --model sentence-transformers/all-MiniLM-L6-v2")
-    if not url:
+    if local:
         click.echo("Stop it with 'esvector node stop'; 'esvector node reset' also deletes its data.")
 
 

@@ -25,6 +25,7 @@ from esvector.encode.probes import LEAST_AGREEMENT, PROBES, agreement
 from esvector.encode.profile import EncoderProfile
 from esvector.encode.tower import ModelTower, Tower
 from esvector.errors import EncoderError, EncoderMismatchError, MissingExtraError
+from esvector.forks import PerProcess
 
 if TYPE_CHECKING:
     from esvector.encode.query_cache import LightFiles
@@ -44,11 +45,12 @@ class QueryEncoder:
     def __init__(self, encode: Callable[[list[str]], _Vectors], query_id: str, how: str, workers: int = 1) -> None:
         self.query_id = query_id
         self.how = how
-        self._batcher = QueryBatcher(encode, workers=workers)
+        # Those who wait in a batcher of a process that was forked, and those it runs, do not exist in the child.
+        self._batcher = PerProcess(lambda _: QueryBatcher(encode, workers=workers))
 
     def __call__(self, texts: Sequence[str]) -> _Vectors:
         """Embeddings of queries: (n, dims) float32. Raises EncoderError for one that has no usable vector."""
-        return self._batcher(texts)
+        return self._batcher()(texts)
 
 
 def open_query_encoder(

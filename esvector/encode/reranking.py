@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from esvector.encode.layout import read_json
 from esvector.encode.models import find_model
 from esvector.errors import ConfigError, EncoderError, require
+from esvector.forks import PerProcess, torch_threads
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -52,7 +53,7 @@ class CrossEncoderReranker:
         self.name = name
         self.model = model
         self._batch_size = batch_size
-        self._lock = threading.Lock()
+        self._lock = PerProcess(lambda _: threading.Lock())
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the model's own score of each of ``texts`` with ``query``: (n,) float32, as ``CrossEncoder.rank``.
@@ -66,7 +67,8 @@ class CrossEncoderReranker:
         """Return the scores of (query, text) pairs, of several queries in the same batches: (n,) float32."""
         if not pairs:
             return np.zeros(0, np.float32)
-        with self._lock:
+        with self._lock():
+            torch_threads()
             try:
                 found = self.model.predict(list(pairs), batch_size=self._batch_size, show_progress_bar=False)
             except Exception as error:  # a model can fail in any way its modules can

@@ -13,6 +13,7 @@ from esvector.encode.encoder import Encoder, check_match
 from esvector.encode.probes import unpack_probes
 from esvector.encode.queries import QueryEncoder, open_query_encoder, use_encoder
 from esvector.encode.tower import unit_length
+from esvector.forks import PerProcess
 from esvector.passport import Passport
 from esvector.search.needs import EncodeDocuments, EncodeQueries, Rerank
 from esvector.search.rerank import Reranker, judged_text, open_reranker, rerank_many
@@ -45,11 +46,10 @@ class Models:
         self._query_cache = query_cache
         self._reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
-        self._queries: QueryEncoder | None = None
-        self._profile: EncoderProfile | None = None  # that ``_queries`` is for
+        self._queries: tuple[EncoderProfile, QueryEncoder] | None = None  # one value, as a fork may come at any moment
         self._documents: Encoder | None = None
-        self._lock = threading.Lock()  # of what is open
-        self._encoding = threading.Lock()  # of the document encoder
+        self._lock = PerProcess(lambda _: threading.Lock())  # of what is open
+        self._encoding = PerProcess(lambda _: threading.Lock())  # of the document encoder
 
     def encode_queries(self, need: EncodeQueries) -> _Vectors:
         """Embeddings of queries, as the index keeps vectors: (n, dims)."""
@@ -66,13 +66,13 @@ class Models:
             vectors = self._query_encoder(need.passport)(need.texts)
         else:
             encoder = self._document_encoder(profile)
-            with self._encoding:  # an encoder is used by one thread at a time
+            with self._encoding():  # an encoder is used by one thread at a time
                 vectors = encoder.encode_document(need.texts)
         return to_elements(vectors, need.passport.element_type)
 
     def rerank(self, need: Rerank) -> list[list[Hit]]:
         """The hits of each query, ranked anew."""
-        with self._lock:
+        with self._lock():
             reranker = self._reranker or self._rerankers.get(need.model)
             if reranker is None:
                 reranker = self._rerankers[need.model] = open_reranker(need.model, device=self._device)
@@ -80,10 +80,10 @@ class Models:
 
     def _query_encoder(self, passport: Passport) -> QueryEncoder:
         """Return the query encoder of ``passport``: the given one if it matches, else the one opened for it."""
-        with self._lock:
-            current = self._queries
+        with self._lock():
+            profile, current = self._queries or (None, None)
             # Of one target it is the same record each time, and its id is a hash that takes longer than the rest.
-            if current is not None and self._profile is passport.encoder:
+            if current is not None and profile is passport.encoder:
                 return current
             if current is None or current.query_id != passport.encoder.query_id:
                 probes = unpack_probes(passport.probes, passport.encoder.dims or 0)
@@ -91,12 +91,11 @@ class Models:
                     current = use_encoder(self._given, passport.encoder, probes)
                 else:
                     current = open_query_encoder(passport.encoder, probes, device=self._device, cache=self._query_cache)
-                self._queries = current
-            self._profile = passport.encoder
+            self._queries = passport.encoder, current
             return current
 
     def _document_encoder(self, profile: EncoderProfile) -> Encoder:
-        with self._lock:
+        with self._lock():
             if self._given is not None:
                 check_match(profile, self._given.profile)
                 return self._given

@@ -33,6 +33,9 @@ _BATCH = 100  # searches in one _msearch
 class Searcher:
     """Searches ``alias`` with the encoder that made it; no model is named. Safe to use from several threads.
 
+    One of a client of ``esvector.connect`` may be opened before a fork and used on both sides of it. A client of your
+    own that was used before the fork is refused in the child.
+
     Args:
         client: the Elasticsearch client to read with.
         alias: name that the documents were indexed under.

@@ -292,3 +292,60 @@ def test_static_is_the_mean_of_rows_as_in_sentence_transformers(tokenizer: TextT
     assert type(run(backend, some, [0])) is np.ndarray
     np.testing.assert_array_equal(backend.collect([vectors[:1], vectors[1:]]), vectors)
     assert backend.is_out_of_memory(MemoryError())
+
+
+_FORKED = """
+import os, sys, threading, time
+from pathlib import Path
+import numpy as np
+from esvector.encode.backends.onnx import OnnxBackend
+
+ids = np.array([[101, 2054, 102]])
+backend = OnnxBackend(Path(sys.argv[1]), threads=int(sys.argv[2]))
+expected = backend.forward(ids, np.ones_like(ids))
+if sys.argv[3] == "busy":
+    # A thread is in it at the moment of the fork, and holds a lock that no thread of the child can release.
+    session, held, inside = backend._graph()._session, threading.Lock(), threading.Event()
+    held.acquire()
+
+    class Locked:
+        def run(self, *args):
+            inside.set()
+            with held:
+                return session.run(*args)
+
+    backend._graph()._session = Locked()
+    threading.Thread(target=backend.forward, args=(ids, np.ones_like(ids)), daemon=True).start()
+    inside.wait()
+children = []
+for _ in range(2):
+    if (child := os.fork()) == 0:
+        threads = [threading.Thread(target=backend.forward, args=(ids, np.ones_like(ids))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        sys.exit(7 if np.allclose(backend.forward(ids, np.ones_like(ids)), expected, atol=1e-6) else 1)
+    children.append(child)
+ends = time.monotonic() + 120
+while len(children) and time.monotonic() < ends:
+    for child in list(children):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            children.remove(child)
+    time.sleep(0.01)
+for child in children:
+    print("hung", flush=True)
+    os.kill(child, 9)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+@pytest.mark.parametrize("use", ["idle", "busy"])
+def test_a_forked_child_encodes_and_ends(graph: Path, threads: str, use: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED, str(graph), threads, use], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["7", "7"], done.stderr

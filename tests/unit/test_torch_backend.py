@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,3 +94,41 @@ def test_which_error_is_which(error: Exception, old: bool, tmp_path: Path, monke
         monkeypatch.delattr(torch, "AcceleratorError")
     assert backend.is_lost(error) == (error in LOST)
     assert backend.is_out_of_memory(error) == (error in NO_ROOM)
+
+
+_FORKED = """
+import os, sys, time
+import numpy as np
+import torch
+from esvector.encode.backends.torch import Embedder, TorchBackend
+
+class Large(torch.nn.Module):
+    def forward(self, features):
+        work = torch.ones(4_000_000).exp()  # enough to be cut among torch's threads
+        return {"sentence_embedding": work[: len(features["input_ids"])].unsqueeze(1)}
+
+ids = np.ones((1, 4), np.int64)
+backend = TorchBackend(Embedder([Large()]), "cpu")
+backend.forward(ids, ids)
+if (child := os.fork()) == 0:
+    backend.forward(ids, ids)
+    TorchBackend(Embedder([Large()]), "cpu").forward(ids, ids)
+    sys.exit(7)
+ends = time.monotonic() + 120
+while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < ends:
+    time.sleep(0.01)
+if not done[0]:
+    os.kill(child, 9)
+print(os.waitstatus_to_exitcode(done[1]) if done[0] else "hung", torch.get_num_threads(), flush=True)
+"""
+
+
+def test_a_forked_child_does_not_wait_for_torchs_threads_of_its_parent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED],
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["7", "2"], done.stderr

@@ -19,6 +19,7 @@ from esvector.encode.backends.unpadded import EndToEnd
 from esvector.encode.probes import PROBES
 from esvector.encode.tokens import TextTokenizer, Tokens
 from esvector.encode.tower import looks_out_of_memory
+from esvector.forks import torch_threads
 
 __all__ = ["Embedder", "TorchBackend"]
 
@@ -100,6 +101,7 @@ class TorchBackend:
 
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Tensor:
         """Start one batch; ``ids`` and ``mask`` are (n, length), padded on the right."""
+        torch_threads()
         if self._end_to_end is not None:
             return self.forward_laid(ids[mask.astype(bool)], mask.sum(axis=1))
         with torch.inference_mode(), self._without_cudnn():
@@ -149,7 +151,7 @@ class TorchBackend:
             with ThreadPoolExecutor(len(shares)) as pool:
                 return torch.cat(list(pool.map(run, shares)))
         finally:
-            torch.set_num_threads(self._threads)
+            torch.set_num_threads(torch_threads())
 
     def collect(self, outputs: list[Tensor]) -> NDArray[np.float32]:
         """Wait for the device and copy everything back: (sum of n, raw dims) float32. Takes no memory of the device."""
