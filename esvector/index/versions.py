@@ -114,7 +114,7 @@ def list_versions(client: Elasticsearch, alias: str) -> list[Version]:
     return [
         Version(name, alias in facts["aliases"])
         for name, facts in _numbered_indices(client, alias).items()
-        if META_KEY in facts["mappings"].get("_meta", {})
+        if META_KEY in facts["mappings"].get("_meta", {}) or loading_alias(name) in facts["aliases"]
     ]
 
 
