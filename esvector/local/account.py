@@ -180,9 +180,7 @@ def _has_name(number: int) -> bool:
 def delete_server_folders(layout: Layout) -> None:
     """Delete what belongs to the server: its account deletes what is in the folders. Raises OSError, NodeError."""
     account = server_account(layout)
-    for folder in layout.server_folders:
-        with suppress(FileNotFoundError):
-            folder.lstat()
-            account.own([folder])
-            account.empty(folder)
-            folder.rmdir()
+    for folder in filter(os.path.lexists, layout.server_folders):
+        account.own([folder])
+        account.empty(folder)
+        folder.rmdir()

@@ -1,7 +1,7 @@
 """The guard of an ephemeral node: ends it and deletes its folder when its owner is gone, however it went.
 
-The home is its argument. Standard input is a pipe whose other end only the owner holds, and which
-therefore ends with the owner, also after ``kill -9``, when no code of the owner runs any more.
+The home is its argument. Standard input is a pipe whose other end only the owner holds, and which therefore ends with
+the owner, also after ``kill -9``, when no code of the owner runs any more.
 """
 
 from __future__ import annotations
