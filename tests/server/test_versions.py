@@ -294,7 +294,7 @@ def test_a_mapping_that_cannot_be_the_final_one_is_refused_before_the_load(es: E
 def test_of_two_swaps_at_once_one_wins_and_the_alias_is_always_on_one_index(
     es: Elasticsearch, alias: str, first: bool
 ) -> None:
-    ours = {"_meta": {"esvector": {}}}
+    ours: dict[str, Any] = {"_meta": {"esvector": {}}}
     indices = [
         create_version(es, alias, {"settings": {"index": {"number_of_replicas": 0}}, "mappings": ours})
         for _ in range(3)
