@@ -35,7 +35,10 @@ class State:
 
 
 def read_state(layout: Layout) -> State | None:
-    """Return the last start; None when there was none, or the file is not readable as one."""
+    """Return the last start; None when there was none, or the file is not readable as one.
+
+    Raises NodeError when it is the node of another account, which keeps this to itself.
+    """
     try:
         fields = json.loads(layout.state_file.read_bytes())
         pid, uid = fields["pid"], fields.get("uid")
@@ -47,6 +50,11 @@ def read_state(layout: Layout) -> State | None:
             launched=float(fields["launched"]),
             uid=None if uid is None else int(uid),
         )
+    except PermissionError as error:
+        raise NodeError(
+            f"this account cannot read {layout.state_file}, and so cannot look at this node",
+            "run this command as the account that started it, or set ESVECTOR_URL to the address of the node",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -73,7 +81,7 @@ def check_ours(layout: Layout) -> None:
     for path in (*layout.server_folders, layout.startup_log, layout.state_file):
         if _holds_something(path):
             raise NodeError(
-                f"{path} exists, and no node of esvector was ever started in {layout.home}",
+                f"{path} is not empty, and esvector never started a node in {layout.home} (it has no valid state.json)",
                 "set ESVECTOR_HOME to an empty folder. Put files for the server there after its first start",
             )
 

@@ -21,7 +21,7 @@ from esvector.local.account import Account, server_account
 from esvector.local.java import find_java
 from esvector.local.layout import Layout, make_folder
 from esvector.local.process import marker
-from esvector.local.state import State, write_state
+from esvector.local.state import State, read_state, write_state
 
 ROOT = os.geteuid() == 0
 STRANGER = 12_345
@@ -66,6 +66,19 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+@contextmanager
+def as_effective(uid: int) -> Iterator[None]:
+    """As root: with the rights of another account."""
+    if not ROOT:
+        yield
+        return
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def as_account(uid: int | None, folder: Path, script: str) -> None:
@@ -226,6 +239,15 @@ class TestPrivateFiles:
         write_state(layout, STOPPED)
         assert mode(layout.state_file) == 0o600
 
+    def test_a_node_of_another_account_is_not_said_to_be_stopped(self, layout: Layout) -> None:
+        write_state(layout, STOPPED)
+        layout.home.parent.chmod(0o755)
+        if not ROOT:
+            layout.state_file.chmod(0)
+        with as_effective(STRANGER), pytest.raises(NodeError) as caught:
+            read_state(layout)
+        assert "ESVECTOR_URL" in caught.value.remedy
+
     @pytest.mark.parametrize("older", [True, False])
     def test_other_accounts_cannot_hold_the_lock(self, layout: Layout, older: bool) -> None:
         if older:
@@ -293,6 +315,12 @@ class TestAccount:
 
 
 class TestOddData:
+    @pytest.fixture(autouse=True)
+    def leave_nothing_deep(self, layout: Layout) -> Iterator[None]:
+        """Pytest itself cannot delete such folders."""
+        yield
+        subprocess.run(["rm", "-rf", layout.data], check=True)
+
     def test_any_depth_is_measured_and_deleted(self, ours: Layout) -> None:
         uid = server_account(ours).uid
         as_account(uid, ours.data, DEEP)
@@ -324,7 +352,6 @@ class TestOddData:
             with pytest.raises(NodeError):
                 Node(ours.home).reset()
             assert ours.data.stat().st_uid == nobody
-        subprocess.run(["rm", "-rf", ours.data], check=True)
 
     def test_data_on_another_disk_by_a_link_are_measured_and_deleted(self, layout: Layout, tmp_path: Path) -> None:
         write_state(layout, STOPPED)
