@@ -104,7 +104,7 @@ class Account:
         except OSError as error:
             raise NodeError(
                 f"Elasticsearch refuses to run as root, and here root cannot start a process of another account "
-                f"({self.name}): {error}",
+                f"({self.name}): {error.strerror or error}",
                 "run this command as an ordinary user. In a container, give root the capabilities SETUID, SETGID, "
                 "CHOWN and KILL, and at least 65536 user ids",
             ) from None
