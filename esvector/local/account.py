@@ -11,6 +11,7 @@ Processes of the account write, read and delete what is in them, and reach only 
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -26,12 +27,19 @@ from esvector.errors import NodeError
 from esvector.local.handover import hand_over
 from esvector.local.layout import Layout
 
-__all__ = ["Account", "delete_server_folders", "server_account"]
+__all__ = ["PLAIN_ENVIRON", "Account", "delete_server_folders", "server_account"]
 
 # No user, container or service is given one of these: https://systemd.io/UIDS-GIDS (as of v257). They are below 65536,
 # so that they also exist in a container with a range of its own.
 _NUMBERS = range(60578, 61184)
 _DELETE_SECONDS = 600
+_EMPTY = r"""
+find . -type d ! -perm -700 -exec chmod u+rwx {} \; 2>/dev/null
+find . -mindepth 1 -delete
+"""
+
+# Of every process of the account. Java can open a path with other characters than ASCII only in a locale that has them.
+PLAIN_ENVIRON = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Account:
         """
         done = subprocess.run(  # noqa: S603
             command,
-            env={"PATH": os.defpath},
+            env=PLAIN_ENVIRON,
             input=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -83,6 +91,23 @@ class Account:
         if done.returncode != 0:
             raise OSError(f"exit status {done.returncode}: {done.stdout.strip()[:200]}")
         return done.stdout
+
+    @property
+    def number(self) -> int:
+        """The uid of its processes."""
+        return os.geteuid() if self.uid is None else self.uid
+
+    def check_can_run(self) -> None:
+        """Raise NodeError when this process cannot start another one as this account."""
+        try:
+            self.try_run(["/bin/sh", "-c", ":"])
+        except OSError as error:
+            raise NodeError(
+                f"Elasticsearch refuses to run as root, and here root cannot start a process of another account "
+                f"({self.name}): {error.strerror or error}",
+                "run this command as an ordinary user. In a container, give root the capabilities SETUID, SETGID, "
+                "CHOWN and KILL, and at least 65536 user ids",
+            ) from None
 
     def check_can_enter(self, path: Path) -> None:
         """Raise NodeError when this account cannot reach the folder ``path``."""
@@ -110,8 +135,8 @@ class Account:
                 hand_over(folder, self.uid)
 
     def empty(self, folder: Path) -> None:
-        """Delete all that is in ``folder``, which belongs to this account. Raises OSError."""
-        self._run_in(folder, "rm -rf -- ./* ./.[!.]* ./..?*", timeout=_DELETE_SECONDS)
+        """Delete all that is in ``folder``, which belongs to this account: any number, at any depth. Raises OSError."""
+        self._run_in(folder, _EMPTY, timeout=_DELETE_SECONDS)
 
     def write(self, folder: Path, name: str, text: str) -> None:
         """Replace a file of ``folder``, which belongs to this account, or of one below it. Raises OSError."""
@@ -178,9 +203,18 @@ def _has_name(number: int) -> bool:
 
 
 def delete_server_folders(layout: Layout) -> None:
-    """Delete what belongs to the server: its account deletes what is in the folders. Raises OSError, NodeError."""
+    """Delete what belongs to the server: its account deletes what is in the folders.
+
+    A folder on another disk, by a mount or a link, is emptied and stays. Raises OSError; NodeError, and then nothing is
+    deleted yet.
+    """
     account = server_account(layout)
-    for folder in filter(os.path.lexists, layout.server_folders):
-        account.own([folder])
+    folders = [folder for folder in layout.server_folders if os.path.lexists(folder)]
+    account.own(folders)
+    for folder in folders:
         account.empty(folder)
-        folder.rmdir()
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTDIR):  # a mount; a link
+                raise

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esvector.errors import NodeError
-from esvector.local.layout import make_folder
+from esvector.local.layout import make_folder, private_lock
 
 __all__ = ["SHA256", "VERSION", "fetch_with_jgo", "installed_distribution"]
 
@@ -47,13 +47,11 @@ def installed_distribution(
     Everything happens in a private folder and arrives by one rename, so that what is there is complete; a broken
     download leaves nothing. Raises NodeError when it cannot be fetched, verified or unpacked.
     """
-    from filelock import FileLock
-
     target = downloads / f"elasticsearch-{VERSION}"
     if target.is_dir():
         return target
     _prepare(downloads)
-    with FileLock(downloads / "distribution.lock"):
+    with private_lock(downloads / "distribution.lock"):
         if target.is_dir():
             return target
         say(f"Fetching Elasticsearch {VERSION} (132 MB, once) into {downloads}.")

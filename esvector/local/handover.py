@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def _hand_over_tree(folder: Path, old: int, uid: int) -> None:
 
     ``folder`` itself comes last: that it belongs to ``uid`` says that all was handed over, if this ends half-way.
     """
-    for path, _, names, descriptor in os.fwalk(folder, topdown=False, onerror=_fail):
+    for path, _, names, descriptor in _walk(folder):
         for name in names:
             _hand_over_file(name, descriptor, old, uid)
         # Old versions made one folder as root; another account cannot have moved a folder of root's here.
@@ -67,6 +68,13 @@ def _hand_over_tree(folder: Path, old: int, uid: int) -> None:
             raise NodeError(f"{path} belongs to neither root nor nobody", "move it away, then start again")
         os.fchown(descriptor, uid, uid)
         os.fchmod(descriptor, 0o700)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str], int]]:
+    try:
+        yield from os.fwalk(folder, topdown=False, onerror=_fail)
+    except RecursionError:
+        raise NodeError(f"the folders in {folder} are nested too deeply", "delete them, then start again") from None
 
 
 def _fail(error: OSError) -> None:

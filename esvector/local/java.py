@@ -12,7 +12,7 @@ from pathlib import Path
 
 from esvector.errors import NodeError
 from esvector.local.account import Account
-from esvector.local.layout import make_folder
+from esvector.local.layout import make_folder, private_lock
 
 __all__ = ["OLDEST", "Jdk", "find_java", "installed_jdks", "java_version"]
 
@@ -137,13 +137,13 @@ def find_java(
 
 def _fetch(account: Account, downloads: Path, say: Callable[[str], None], refused: list[str]) -> Jdk:
     import cjdk
-    from filelock import FileLock
 
     vendor, version = _FETCHED
     make_folder(downloads)
     say(f"No Java {OLDEST} or newer found; fetching {vendor} {version} (about 200 MB, once).")
+    umask = os.umask(0o022)  # the account of root's server has to read it, and only root may change it
     try:
-        with FileLock(downloads / "jdk.lock"):
+        with private_lock(downloads / "jdk.lock"):
             home = Path(cjdk.java_home(vendor=vendor, version=version, cache_dir=downloads / "jdk", progress=False))
         return Jdk(home, java_version(home, account), "fetched")
     except (cjdk.CjdkError, OSError, ValueError) as error:
@@ -155,3 +155,5 @@ def _fetch(account: Account, downloads: Path, say: Callable[[str], None], refuse
             "Fedora: dnf install java-21-openjdk-headless; macOS: brew install openjdk@21), "
             "or set ES_JAVA_HOME to the folder of one that you have",
         ) from error
+    finally:
+        os.umask(umask)

@@ -7,17 +7,17 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from esvector.errors import NodeError
-from esvector.local.account import Account
+from esvector.local.account import PLAIN_ENVIRON, Account
 from esvector.local.distribution import VERSION
 from esvector.local.layout import Layout
 from esvector.local.process import launch_options
 from esvector.local.settings import write_config
-from esvector.local.state import State
+from esvector.local.state import State, write_state
 
 __all__ = ["LEAST_FREE_BYTES", "Launch", "launch"]
 
@@ -42,6 +42,7 @@ def launch(this: Launch) -> State:
     """Start the server and return at once. Raises NodeError when its folders cannot be used or the disk is full."""
     layout = this.layout
     try:
+        write_state(layout, _planned(this))  # from now on, what is in the folders is known to be a node's
         _prepare_folders(layout, this.account)
         write_config(layout, this.account, this.distribution, this.port, this.heap_mb, this.settings, this.jvm_options)
         output = _new_log(layout.startup_log)
@@ -56,7 +57,18 @@ def launch(this: Launch) -> State:
         process = this.account.launch(command, _environ(layout, this.java_home), output)
     # The launcher ends when the server is up; someone has to collect it.
     threading.Thread(target=process.wait, name="esvector-node-launcher", daemon=True).start()
-    return State(pid=process.pid, port=this.port, version=VERSION, heap_mb=this.heap_mb, launched=launched)
+    return replace(_planned(this), pid=process.pid, launched=launched)
+
+
+def _planned(this: Launch) -> State:
+    return State(
+        pid=None,
+        port=this.port,
+        version=VERSION,
+        heap_mb=this.heap_mb,
+        launched=time.time(),
+        uid=this.account.number,
+    )
 
 
 def _new_log(path: Path) -> IO[bytes]:
@@ -66,7 +78,7 @@ def _new_log(path: Path) -> IO[bytes]:
 def _environ(layout: Layout, java_home: Path) -> dict[str, str]:
     """Nothing of the caller's environment: variables like ES_JAVA_OPTS would change the node without a trace."""
     return {
-        "PATH": os.defpath,
+        **PLAIN_ENVIRON,
         "HOME": str(layout.temporary),
         "ES_JAVA_HOME": str(java_home),
         "ES_PATH_CONF": str(layout.config),

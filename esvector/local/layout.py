@@ -8,19 +8,23 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esvector.errors import NodeError
 
-__all__ = ["Layout", "default_downloads", "default_home", "make_folder", "trusted"]
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
-# Root's own folders are closed to the account that runs the server for it, so root's node lives where all can read.
-_ROOT_HOME = Path("/var/lib/esvector")
+__all__ = ["Layout", "default_downloads", "default_home", "make_folder", "private_lock", "trusted"]
 
 
 def default_home() -> Path:
-    """Return where the node of this user lives unless told otherwise."""
+    """Return where the node of this user lives unless told otherwise.
+
+    Root's own folders are closed to the account that runs the server for it, so root's node lives where all can read.
+    """
     if os.geteuid() == 0:
-        return _ROOT_HOME
+        return Path("/var/lib").resolve() / "esvector"  # on macOS, /var is a link of the system
     from platformdirs import user_data_path
 
     return user_data_path("esvector")
@@ -29,7 +33,7 @@ def default_home() -> Path:
 def default_downloads() -> Path:
     """Return where what was fetched (Elasticsearch, a JDK) is kept unless told otherwise."""
     if os.geteuid() == 0:
-        return _ROOT_HOME / "downloads"
+        return default_home() / "downloads"
     from platformdirs import user_cache_path
 
     return user_cache_path("esvector")
@@ -48,19 +52,42 @@ def make_folder(path: Path) -> None:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o755)
             folder.chmod(0o755)  # whatever the umask
+        trusted(folder)  # in /tmp, another account may have been quicker
     path.mkdir(exist_ok=True)  # raises when it is a file
-    trusted(path)  # in /tmp, another account may have been quicker
+
+
+def private_lock(path: Path, timeout: float = -1) -> BaseFileLock:
+    """Return a lock for ``with``. Whoever can open its file can hold it, so that other accounts cannot."""
+    from filelock import FileLock
+
+    with suppress(FileNotFoundError, PermissionError):
+        path.chmod(0o600)  # older versions left it to the umask
+    return FileLock(path, timeout=timeout, mode=0o600)
 
 
 def trusted(path: Path) -> Path:
     """Return ``path`` without links. For root, raise NodeError when another account could put something in its place.
 
     Root reads, writes and signals by what is in its node's folder, which therefore only root may change; likewise all
-    folders above it, except that others may have entries of their own there, as in /tmp.
+    folders above it, except that others may have entries of their own there, as in /tmp. A link may be such an entry,
+    and root follows none. Raises NodeError, too, when the system cannot look up the path.
     """
-    path = path.expanduser().resolve()
+    try:
+        path = Path(os.path.abspath(path.expanduser()))
+        resolved = path.resolve()
+        with suppress(FileNotFoundError):
+            resolved.lstat()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop of links, an unknown ~user
+        raise NodeError(
+            f"{str(path)!r} cannot be the folder of a node: {error}", "set ESVECTOR_HOME to another folder"
+        ) from error
     if os.geteuid() != 0:
-        return path
+        return resolved
+    if resolved != path:
+        raise NodeError(
+            f"root's node does not follow links, and a link leads from {path} to {resolved}",
+            f"if that is the folder you want, set ESVECTOR_HOME={resolved}",
+        )
     for folder in (path, *path.parents):
         with suppress(FileNotFoundError):
             facts = folder.lstat()

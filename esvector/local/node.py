@@ -17,12 +17,12 @@ from esvector.local.failures import LOG_BYTES, PortTakenError, last_lines, start
 from esvector.local.health import ask_health
 from esvector.local.java import find_java
 from esvector.local.launch import Launch, launch
-from esvector.local.layout import Layout, default_downloads, default_home, make_folder, trusted
+from esvector.local.layout import Layout, default_downloads, default_home, make_folder, private_lock, trusted
 from esvector.local.memory import machine_memory_mb
 from esvector.local.ports import choose_port, wait_until_free
 from esvector.local.process import POLL_SECONDS, end, live_pid
 from esvector.local.settings import check_settings, default_heap_mb
-from esvector.local.state import read_state, write_state
+from esvector.local.state import check_ours, read_state, write_state
 from esvector.local.status import NodeStatus, bytes_below, look
 
 __all__ = ["Node", "NodeStatus"]
@@ -108,6 +108,8 @@ class Node:
         return self.status()
 
     def _ensure_launched(self) -> None:
+        check_ours(self._layout)
+        server_account(self._layout).check_can_run()
         distribution = installed_distribution(self._downloads, self._say)
         java_home = find_java(server_account(self._layout), self._downloads, self._say, self._environ).home
         with self._locked():
@@ -118,18 +120,18 @@ class Node:
             if last is not None and last.pid is not None:
                 self._say("The node ended without being stopped (killed, failed, or a restart); its data is kept.")
                 wait_until_free(last.port)
-            started = launch(
-                Launch(
-                    layout=self._layout,
-                    account=server_account(self._layout),  # not that of above: another start may have chosen meanwhile
-                    distribution=distribution,
-                    java_home=java_home,
-                    port=choose_port(self._port, last.port if last else None),
-                    heap_mb=self._heap_mb or default_heap_mb(*machine_memory_mb()),
-                    settings=self._settings,
-                    jvm_options=self._jvm_options,
-                )
+            check_ours(self._layout)
+            this = Launch(
+                layout=self._layout,
+                account=server_account(self._layout),  # not that of above: another start may have chosen meanwhile
+                distribution=distribution,
+                java_home=java_home,
+                port=choose_port(self._port, last.port if last else None),
+                heap_mb=self._heap_mb or default_heap_mb(*machine_memory_mb()),
+                settings=self._settings,
+                jvm_options=self._jvm_options,
             )
+            started = launch(this)
             write_state(self._layout, started)
             self._started_pid = started.pid
 
@@ -202,6 +204,7 @@ class Node:
         """
         if not self.home.is_dir():
             return 0
+        check_ours(self._layout)
         with self._locked():
             self._end(timeout=10)
             freed = bytes_below(self._layout.data)
@@ -217,11 +220,11 @@ class Node:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        lock = FileLock(self._layout.lock_file, timeout=_LOCK_SECONDS)
         try:
             make_folder(self.home)
+            lock = private_lock(self._layout.lock_file, _LOCK_SECONDS)
             lock.acquire()
         except Timeout:
             raise NodeError(

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from esvector.errors import NodeError
@@ -52,12 +53,24 @@ def _ours(pids: Iterable[int], layout: Layout) -> list[int]:
     belong to anything. Whatever else names the home or the pid file (``tail -f``, an editor) is not ours. A process
     that has ended but was not collected by its parent has no command line and does not count.
     """
-    try:
-        owner = layout.data.lstat().st_uid
-    except OSError:  # nothing was ever started
+    owner = _owner(layout)
+    if owner is None:
         return []
     kinds = {pid: _kind(pid, owner, layout) for pid in pids}
     return [pid for kind in ("server", "launcher") for pid in kinds if kinds[pid] == kind]
+
+
+def _owner(layout: Layout) -> int | None:
+    """Return the account that runs the server of this home; None when nothing was ever started.
+
+    The state says so, even while the data are moved away; without it, or where it is old, the owner of the data does.
+    """
+    state = read_state(layout)
+    if state is not None and state.uid is not None:
+        return state.uid
+    with suppress(OSError):
+        return layout.data.lstat().st_uid
+    return None
 
 
 def _kind(pid: int, owner: int, layout: Layout) -> str | None:

@@ -16,6 +16,8 @@ from esvector.local.state import State, read_state
 
 __all__ = ["NodeStatus", "bytes_below", "look"]
 
+_DEEPEST = 50  # Elasticsearch: data/indices/<uuid>/<shard>/index
+
 StateWord = Literal["running", "starting", "stopped", "dead"]
 
 
@@ -65,11 +67,17 @@ def _state_word(layout: Layout, state: State | None, pid: int | None) -> StateWo
 
 
 def bytes_below(folder: Path) -> int:
-    """Return the size of all files below ``folder`` in bytes."""
+    """Return the size of all files below ``folder`` in bytes: as deep as Elasticsearch has any, and more."""
     total = 0
     with suppress(OSError):  # it does not exist, or is closed to us
-        for _, _, names, descriptor in os.fwalk(folder):  # follows no link, whatever is changed meanwhile
-            for name in names:
-                with suppress(FileNotFoundError):  # the server merges and deletes files meanwhile
-                    total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+        top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)  # it may be a link to another disk
+        try:
+            for path, folders, names, descriptor in os.fwalk(".", dir_fd=top):  # follows no link in it
+                if path.count("/") >= _DEEPEST:
+                    folders.clear()
+                for name in names:
+                    with suppress(OSError):  # the server merges and deletes files meanwhile
+                        total += os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_size
+        finally:
+            os.close(top)
     return total

@@ -23,7 +23,7 @@ import pytest
 
 from esvector.errors import NodeError
 from esvector.local import Node, running_url
-from esvector.local.ephemeral import guarded_home
+from esvector.local.ephemeral import ephemeral_node, guarded_home
 from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port, is_free
 from esvector.local.state import read_state, write_state
@@ -257,3 +257,16 @@ def test_an_ephemeral_node_is_gone_after_its_owner_was_killed() -> None:
     until(lambda: is_free(int(url.rsplit(":", 1)[1])), 30, "the port is still open")
     until(lambda: gone(pid), 30, "the server still runs")
     until(lambda: not Path(home_text).exists(), 30, "the folder is still there")
+
+
+def test_a_home_may_have_any_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    with guarded_home() as outer:
+        folder = outer / "müller ☕"
+        folder.mkdir(mode=0o755)
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        with ephemeral_node(jvm_options=QUICK, timeout=START_SECONDS) as node:
+            assert node.home.parent == folder
+            call(node.url, "/kept/_doc/1?refresh=true", {"title": "still here"}, "PUT")
+            assert count(node.url) == 1
+            assert "started" in node.logs(200)
+        assert not node.home.exists()

@@ -16,6 +16,7 @@ from esvector.local import Node
 from esvector.local.ephemeral import guarded_home
 from esvector.local.layout import Layout, default_downloads
 from esvector.local.ports import free_port
+from esvector.local.state import State, write_state
 from tests.server.test_loading_page import COMMANDS, MENDED, PAPERS, ROLES
 from tests.support.commands import as_lines, lines_of, run_command, until
 from tests.support.jvm import QUICK
@@ -32,6 +33,7 @@ def secured() -> Iterator[str]:
     """The address of a node with a user for each role, called as the role."""
     with guarded_home() as home:
         config = Layout(home).config
+        write_state(Layout(home), State(pid=None, port=9200, version="9.5.3", heap_mb=512, launched=0.0))  # it is ours
         config.mkdir(parents=True, exist_ok=True)
         roles = "".join(f"{name}: {json.dumps(role)}\n" for name, role in USERS.items())
         (config / "roles.yml").write_text(roles)
