@@ -7,16 +7,17 @@ of the fork is held in the child for ever, because that thread does not exist th
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from esvector.errors import ConfigError
 
-__all__ = ["OwnTransport", "PerProcess", "refuse_inherited", "torch_threads"]
+__all__ = ["OwnTransport", "PerProcess", "leave_to_parent", "refuse_inherited", "torch_threads"]
 
 _T = TypeVar("_T")
 
@@ -85,8 +86,22 @@ class _Inherited:
 
 _inherited = _Inherited()
 _used: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # by transport, the process in which esvector used it
+_parents: WeakSet[Any] = WeakSet()
+
+
+def leave_to_parent(held: object) -> None:
+    """Never destroy ``held`` in a forked child: it would wait there for threads that only the parent has."""
+    _parents.add(held)
+
+
+def _after_fork() -> None:
+    _inherited.note()
+    for held in list(_parents):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_inherited.note)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def refuse_inherited(transport: Any) -> None:  # noqa: ANN401  # of either kind of client
