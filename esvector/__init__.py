@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import esvector.forks  # noqa: F401  # notes which sockets are open at a fork, whatever is used before it
+
 if TYPE_CHECKING:
     from esvector.client import connect
     from esvector.encode.encoder import Encoder

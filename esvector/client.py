@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -40,7 +41,7 @@ DEFAULT_URL = "http://localhost:9200"
 MINIMUM_VERSION = (8, 19)
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _ADDRESS = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[\w.-]+|\[[0-9a-f:.]+(%25[\w.-]+)?\])(:(?P<port>[0-9]{1,5}))?(/[\w.~/-]*)?",
+    r"(?P<scheme>https?)://(?P<host>[\w-]{1,63}(\.[\w-]{1,63})*\.?|\[[0-9a-f:.]+(%25[\w.-]+)?\])(:(?P<port>[0-9]{1,5}))?(/[\w.~/-]*)?",
     re.IGNORECASE,
 )
 
@@ -75,7 +76,7 @@ class _Credentials:
     """Who we are: an API key, or a user name and password, or nobody. Never shown."""
 
     api_key: str | None = field(default=None, repr=False)
-    basic_auth: tuple[str, str] | None = field(default=None, repr=False)
+    basic_auth: str | None = field(default=None, repr=False)  # as base64: the client knows ASCII only (9.5.1)
 
 
 def connect(url: str | None = None, environ: Mapping[str, str] | None = None) -> Elasticsearch:
@@ -103,11 +104,8 @@ def connect(url: str | None = None, environ: Mapping[str, str] | None = None) ->
 
     credentials = _credentials(settings)
     urls = _addresses(url, settings, secured=credentials != _Credentials())
-    ca_certs = settings.get("ESVECTOR_CA_CERTS") or None
-    if ca_certs and not Path(ca_certs).is_file():
-        raise ConfigError(f"ESVECTOR_CA_CERTS names {ca_certs}, which is no file")
-    # Not given and None are two things to the client where ca_certs is concerned (9.5.1).
-    trust: dict[str, Any] = {"ca_certs": ca_certs} if ca_certs else {}
+    # Not given and None are two things to the client where ca_certs is concerned (9.5.1), and it takes none with http.
+    trust = {"ca_certs": ca_certs} if (ca_certs := _ca_certs(settings)) and urls[0].lower().startswith("https") else {}
     with suppress(ValueError):  # its message may quote an address
         return ConnectedElasticsearch(
             urls,
@@ -271,7 +269,17 @@ def _credentials(environ: Mapping[str, str]) -> _Credentials:
         )
     if username and password and any("\ud800" <= character <= "\udfff" for character in username + password):
         raise ConfigError("the user name or the password is not valid UTF-8", "set them in UTF-8")
-    return _Credentials(api_key, (username, password) if username and password else None)
+    basic_auth = base64.b64encode(f"{username}:{password}".encode()).decode() if username and password else None
+    return _Credentials(api_key, basic_auth)
+
+
+def _ca_certs(environ: Mapping[str, str]) -> str | None:
+    path = environ.get("ESVECTOR_CA_CERTS") or None
+    if path is None or os.path.isfile(path):
+        return path
+    # The value may be the certificates themselves, with a key among them.
+    shown = "the content of a file" if "-----" in path or "\n" in path else path
+    raise ConfigError(f"ESVECTOR_CA_CERTS names {shown}, which is no file", "set it to the path of a PEM file")
 
 
 def _secret(environ: Mapping[str, str], name: str) -> str | None:
@@ -281,7 +289,7 @@ def _secret(environ: Mapping[str, str], name: str) -> str | None:
     if not file:
         return value or None
     try:
-        return Path(file).read_text(encoding="utf-8").strip() or None
+        return Path(file).read_text(encoding="utf-8-sig").strip() or None
     except OSError as error:
         reason = error.strerror
     except ValueError:
@@ -306,6 +314,8 @@ def _addresses(url: str | None, environ: Mapping[str, str], *, secured: bool) ->
     for number, one in enumerate(urls, 1):
         which = f"the address {source}" if len(urls) == 1 else f"address {number} of {len(urls)} {source}"
         _check_address(one, which, secured=secured)
+    if len({one.lower().startswith("https") for one in urls}) > 1:
+        raise ConfigError(f"some of the addresses {source} are http and some https", "give all of them the same scheme")
     return urls
 
 

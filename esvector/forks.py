@@ -6,17 +6,17 @@ of the fork is held in the child for ever, because that thread does not exist th
 
 from __future__ import annotations
 
-import asyncio
+import ctypes
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from esvector.errors import ConfigError
 
-__all__ = ["OwnTransport", "PerProcess", "refuse_inherited", "torch_threads"]
+__all__ = ["OwnTransport", "PerProcess", "leave_to_parent", "refuse_inherited", "torch_threads"]
 
 _T = TypeVar("_T")
 
@@ -61,6 +61,8 @@ class OwnTransport:
         self._own()  # raises what a Transport does
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # what a Transport has
+        if name == "_own":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self._own(), name)
 
 
@@ -77,7 +79,8 @@ class _Inherited:
 
     def __contains__(self, connection: Any) -> bool:  # noqa: ANN401  # of urllib3; None is one to be opened
         if self._process != os.getpid():  # a fork that Python was not told of, such as uWSGI's
-            self.note()
+            self._process = os.getpid()
+            self._sockets = frozenset(_sockets_of_parent())  # those of our own may be among ours by now
         with suppress(AttributeError, OSError):
             return os.fstat(connection.sock.fileno()).st_ino in self._sockets
         return False
@@ -85,8 +88,22 @@ class _Inherited:
 
 _inherited = _Inherited()
 _used: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # by transport, the process in which esvector used it
+_parents: WeakSet[Any] = WeakSet()
+
+
+def leave_to_parent(held: object) -> None:
+    """Never destroy ``held`` in a forked child: it would wait there for threads that only the parent has."""
+    _parents.add(held)
+
+
+def _after_fork() -> None:
+    _inherited.note()
+    for held in list(_parents):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held))
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_inherited.note)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def refuse_inherited(transport: Any) -> None:  # noqa: ANN401  # of either kind of client
@@ -137,14 +154,21 @@ _torch_threads = PerProcess(_count_torch_threads)
 def _running_loop(otherwise: Any) -> Any:  # noqa: ANN401
     """Return the event loop of this thread and process, ``otherwise`` where there is none."""
     try:
+        import asyncio
+
         return asyncio.get_running_loop()
     except RuntimeError:
         return otherwise
 
 
 def _idle_connections(transport: Any) -> list[Any]:  # noqa: ANN401
-    """Return the connections that wait in the pools of urllib3, the client's default."""
-    pools = [getattr(node, "pool", None) for node in transport.node_pool.all()]
+    """Return the connections that wait in the pools of urllib3, which the client has by default, and of requests."""
+    pools = []
+    for node in transport.node_pool.all():
+        pools.append(getattr(node, "pool", None))
+        for adapter in getattr(getattr(node, "session", None), "adapters", {}).values():
+            by_host = getattr(getattr(adapter, "poolmanager", None), "pools", None)
+            pools += [by_host.get(key) for key in by_host.keys()] if by_host is not None else []  # noqa: SIM118
     return [connection for pool in pools if pool is not None and pool.pool for connection in list(pool.pool.queue)]
 
 
@@ -155,6 +179,18 @@ def _open_sockets() -> list[int]:
         for name in os.listdir("/dev/fd"):
             with suppress(OSError, ValueError):
                 status = os.fstat(int(name))
-                if stat.S_ISSOCK(status.st_mode):
+                if stat.S_ISSOCK(status.st_mode) and status.st_ino:  # some systems have no numbers for sockets
                     found.append(status.st_ino)
+    return found
+
+
+def _sockets_of_parent() -> list[int]:
+    """Return the inodes of the sockets that the parent process has open; none where the system does not say."""
+    folder, found = f"/proc/{os.getppid()}/fd", []
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError, ValueError):
+                kind, _, number = os.readlink(f"{folder}/{name}").partition(":[")
+                if kind == "socket":
+                    found.append(int(number.rstrip("]")))
     return found

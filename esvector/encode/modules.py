@@ -14,6 +14,7 @@ from esvector.encode.probes import PROBES
 from esvector.encode.profile import Side
 from esvector.encode.tokens import TextTokenizer
 from esvector.errors import ConfigError, EncoderError
+from esvector.forks import torch_threads
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +96,7 @@ def _load(layout: Layout, side: Side, dtype: str) -> list[nn.Module]:
     import torch
     from transformers.utils import logging as transformers_logging
 
+    torch_threads()  # to load takes them, too
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     _check_activations(layout, side)
     kwargs = {"dtype": getattr(torch, dtype), "use_safetensors": True}

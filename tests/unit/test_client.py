@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import socket
 import traceback
 from collections.abc import Iterator
@@ -183,3 +184,36 @@ def test_credentials_are_read_again_and_only_new_ones_count(tmp_path: Path) -> N
         assert refreshed_credentials(renewed) is None
     with connect(LOCAL, {}) as nobody:
         assert refreshed_credentials(nobody) is None
+
+
+@pytest.mark.parametrize(("user", "password"), [("elastic", "pässwort"), ("jürgen", "€uro"), ("a", "密码")])
+def test_names_and_passwords_of_any_language_are_sent(tmp_path: Path, user: str, password: str) -> None:
+    file = tmp_path / "password"
+    file.write_text(password + "\n", encoding="utf-8-sig")
+    for secret in ({"ESVECTOR_PASSWORD": password}, {"ESVECTOR_PASSWORD_FILE": str(file)}):
+        client = connect("http://localhost:9200", {"ESVECTOR_USERNAME": user, **secret})
+        kind, _, sent = client._headers["authorization"].partition(" ")
+        assert (kind, base64.b64decode(sent).decode()) == ("Basic", f"{user}:{password}")
+
+
+def test_certificates_in_place_of_their_file_are_not_printed() -> None:
+    content = "-----BEGIN PRIVATE KEY-----\n" + "canary" * 1000
+    with pytest.raises(ConfigError) as error:
+        connect("https://localhost:9200", {"ESVECTOR_CA_CERTS": content})
+    assert "canary" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+def test_an_authority_is_for_https(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.touch()
+    environ = {"ESVECTOR_CA_CERTS": str(file)}
+    connect("http://localhost:9200", environ)
+    with pytest.raises(ConfigError, match="some https"):
+        connect("http://localhost:9200,https://localhost:9201", environ)
+
+
+@pytest.mark.parametrize("url", ["http://a..b:9200", f"http://{'a' * 64}.org:9200"])
+def test_host_names_that_no_resolver_takes_are_refused(url: str) -> None:
+    with pytest.raises(ConfigError):
+        connect(url, {})

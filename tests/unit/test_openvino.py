@@ -234,3 +234,47 @@ def test_nothing_is_printed_and_nothing_sent(tmp_path: Path, imported_before: bo
         [sys.executable, "-W", "error", "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+_FORKED = """
+import os, sys, time
+import numpy as np
+import torch
+from esvector.encode.backends.openvino import OpenVinoBackend, convert
+from esvector.errors import EncoderError
+
+class Bag(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(200, 8)
+
+    def forward(self, input_ids, attention_mask):
+        weights = attention_mask.unsqueeze(-1).to(torch.float32)
+        return (self.words(input_ids) * weights).sum(1) / attention_mask.sum(1, keepdim=True)
+
+ids = np.ones((4, 8), np.int64)
+model = convert(Bag().eval())
+backend = OpenVinoBackend(model)
+backend.forward(ids, ids)
+if (child := os.fork()) == 0:
+    refused = 0
+    for use in (lambda: backend.forward(ids, ids), lambda: OpenVinoBackend(model), lambda: convert(Bag().eval())):
+        try:
+            use()
+        except EncoderError as error:
+            refused += "forked" in error.message
+    sys.exit(refused)
+ends = time.monotonic() + 120
+while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < ends:
+    time.sleep(0.01)
+if not done[0]:
+    os.kill(child, 9)
+backend.forward(ids, ids)
+print(os.waitstatus_to_exitcode(done[1]) if done[0] else "hung", flush=True)
+os._exit(0)
+"""
+
+
+def test_a_forked_child_is_refused_and_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORKED], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "3", done.stderr

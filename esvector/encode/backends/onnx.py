@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from esvector.errors import EncoderError, require
-from esvector.forks import PerProcess
+from esvector.forks import PerProcess, leave_to_parent
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -93,7 +91,7 @@ class _Graph:
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._threads = threads
         self._inside: set[int] = set()
-        _graphs.add(self)
+        leave_to_parent(self)
 
     @property
     def can_be_shared(self) -> bool:
@@ -113,20 +111,6 @@ class _Graph:
             self._inside.discard(thread)
         floats: NDArray[np.float32] = vectors
         return floats
-
-
-_graphs: WeakSet[_Graph] = WeakSet()
-
-
-def _abandon() -> None:
-    """Never destroy, in a forked child, what cannot be shared: onnxruntime would wait for threads of the parent."""
-    for graph in list(_graphs):
-        if not graph.can_be_shared:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon)
 
 
 def _cores() -> int:

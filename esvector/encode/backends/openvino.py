@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esvector.errors import EncoderError, require
+from esvector.forks import PerProcess, leave_to_parent
 
 if TYPE_CHECKING:
     import openvino
@@ -52,6 +53,7 @@ class OpenVinoBackend:
     """
 
     def __init__(self, model: openvino.Model | Path | str, *, threads: int | None = None) -> None:
+        _used()
         loaded = load(Path(model)) if isinstance(model, str | Path) else model
         quantized = any(op.get_type_name() == "FakeQuantize" for op in loaded.get_ordered_ops())
         self.name = "openvino-int8" if quantized else "openvino"
@@ -59,6 +61,7 @@ class OpenVinoBackend:
         streams = threads or _cores()
         self.token_budget = _BUDGET_PER_STREAM * streams
         self._inputs = [port.get_any_name() for port in loaded.inputs]
+        leave_to_parent(self)
         try:
             compiled = _openvino().Core().compile_model(loaded, "CPU", _settings(streams))
             self._requests = [compiled.create_infer_request() for _ in range(streams)]
@@ -67,6 +70,7 @@ class OpenVinoBackend:
 
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one batch; ``ids`` and ``mask`` are (n, length), padded on the right. (n, dims) float32."""
+        _used()
         feeds = [self._feed(ids[rows], mask[rows]) for rows in _shares(len(ids), len(self._requests))]
         used = self._requests[: len(feeds)]
         with ExitStack() as waiting:  # for all of them, whatever one raises: they read the inputs where they are
@@ -108,6 +112,7 @@ def convert(model: torch.nn.Module) -> openvino.Model:
 
     Raises EncoderError when the model cannot be converted, or would give other vectors.
     """
+    _used()
     require("openvino", "openvino", "torch")
     _check_float32(model)
     import torch
@@ -179,6 +184,7 @@ def load(path: Path) -> openvino.Model:
 
     Raises EncoderError when the file is no such model, MissingExtraError without openvino.
     """
+    _used()
     try:
         return _openvino().Core().read_model(path)
     except Exception as error:  # openvino raises RuntimeError for whatever it cannot read
@@ -224,6 +230,19 @@ def _compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
     apart = float(np.abs(found - expected).max())
     if not apart <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):  # NaN is no agreement either
         raise EncoderError(f"the converted model differs from the model by {apart:.2g}", _USE_TORCH)
+
+
+def _use(inherited: bool | None) -> bool:
+    """Refuse a child whose parent used it: its threads are not there, and it aborts or waits for ever (2026.4)."""
+    if inherited:
+        raise EncoderError(
+            "OpenVINO was used before this process was forked, so it cannot be used here",
+            "use it in processes that are started anew (multiprocessing: 'spawn'), or encode with torch",
+        )
+    return True
+
+
+_used = PerProcess(_use)
 
 
 def _openvino() -> Any:  # noqa: ANN401
