@@ -105,7 +105,8 @@ def connect(url: str | None = None, environ: Mapping[str, str] | None = None) ->
     credentials = _credentials(settings)
     urls = _addresses(url, settings, secured=credentials != _Credentials())
     # Not given and None are two things to the client where ca_certs is concerned (9.5.1), and it takes none with http.
-    trust = {"ca_certs": ca_certs} if (ca_certs := _ca_certs(settings)) and urls[0].lower().startswith("https") else {}
+    ca_certs, secure = _ca_certs(settings), urls[0].lower().startswith("https")
+    trust: dict[str, Any] = {"ca_certs": ca_certs} if ca_certs and secure else {}
     with suppress(ValueError):  # its message may quote an address
         return ConnectedElasticsearch(
             urls,

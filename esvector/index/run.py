@@ -186,8 +186,12 @@ class Run:
             return None
         same = (found.index, found.index_uuid, found.generation) == (target.index, target.uuid, target.generation)
         if same:
-            going_on = "where it stopped" if found.plain else "by comparing what it has written"
-            _log.info("the interrupted run, of %s records, is gone on with %s", f"{found.place:,}", going_on)
+            if found.plain:
+                _log.info("going on where the interrupted run stopped: after %s records", f"{found.place:,}")
+            else:
+                _log.info(
+                    "the interrupted run had %s records: they are compared with what it wrote", f"{found.place:,}"
+                )
         return found if same else None
 
     def _open(self) -> Encoding:

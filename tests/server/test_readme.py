@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,8 +41,8 @@ def commands() -> list[str]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     with guarded_home() as home:
-        # Only what would be fetched is shared with other tests; the node and its data are this test's own.
-        (home / "downloads").symlink_to(default_downloads())
+        # What would be fetched is here; the node and its data are this test's own.
+        shutil.copytree(default_downloads(), home / "downloads", symlinks=True)
         Node(home, port=free_port())  # fetches nothing; the commands start it
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ESVECTOR_")}
         binaries = f"{Path(sys.executable).parent}{os.pathsep}{inherited['PATH']}"

@@ -91,7 +91,7 @@ def test_it_takes_every_option_of_index_that_decides_an_index() -> None:
         return set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", done.stdout, re.MULTILINE))
 
     missing = options("index") - options("estimate")
-    of_a_run = {"--graph", "--rebuild", "--prune", "--force", "--skip-empty", "--state", "--grace"}
+    of_a_run = {"--graph", "--rebuild", "--prune", "--force", "--take-over", "--skip-empty", "--state", "--grace"}
     assert missing == {"--into", "--query-cache", "--senders", "--dead-letters"} | of_a_run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,7 @@ class TorchBackend:
         self._on_cuda = self.device.type == "cuda"
         self._end_to_end: EndToEnd | None = None
         self._threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        self._process = os.getpid()
         self.token_budget = _CPU_BUDGET * self._threads if self.device.type == "cpu" else _GPU_BUDGET
 
     @property
@@ -151,7 +153,8 @@ class TorchBackend:
             with ThreadPoolExecutor(len(shares)) as pool:
                 return torch.cat(list(pool.map(run, shares)))
         finally:
-            torch.set_num_threads(torch_threads())
+            # What the application has set; a forked child has one.
+            torch.set_num_threads(self._threads if os.getpid() == self._process else 1)
 
     def collect(self, outputs: list[Tensor]) -> NDArray[np.float32]:
         """Wait for the device and copy everything back: (sum of n, raw dims) float32. Takes no memory of the device."""
