@@ -167,7 +167,7 @@ def quantize(model: openvino.Model, batches: Sequence[_Batch]) -> openvino.Model
 
 
 def _overflow_fix(nncf: Any) -> Any:  # noqa: ANN401
-    """Weights of 7 bits where the CPU has no VNNI: sums of two products of 8 bits overflow there (cosines from 0.93)."""
+    """Weights of 7 bits where the CPU has no VNNI: sums of products of 8 bits overflow there (cosines from 0.93)."""
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
     fixes = nncf.OverflowFix
     return fixes.FIRST_LAYER if {"avx512_vnni", "avx_vnni"}.intersection(flags) else fixes.ENABLE
